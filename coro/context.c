@@ -1,0 +1,134 @@
+/*
+ * context.c - making contexts, and what tools must be told about their stacks.
+ *
+ * Two back ends: Boost's fcontext (from its static archive: since Boost 1.87 the shared one
+ * hides these symbols), and glibc's ucontext, which costs a sigprocmask call a switch but is
+ * there on every architecture. Both are built and tested.
+ *
+ * With fcontext the one who is switched to learns from the jump where the other one left off,
+ * and must write it down for him.
+ */
+#include "context.h"
+
+#ifdef CONTEXT_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+#ifdef WEIR_HAVE_VALGRIND
+#include <valgrind/valgrind.h>
+#endif
+
+void context_init_thread(struct context *context)
+{
+    *context = (struct context){ 0 };
+#ifdef CONTEXT_TSAN
+    context->fiber = __tsan_get_current_fiber();
+#endif
+}
+
+static void prepare(struct context *context, void *low, size_t size, void (*entry)(void *),
+                    void *arg)
+{
+    context->low = low;
+    context->size = size;
+    context->entry = entry;
+    context->arg = arg;
+    context->fake = NULL;
+#ifdef CONTEXT_ASAN
+    /* The frames of whoever ended here never returned, so their red zones still stand. */
+    __asan_unpoison_memory_region(low, size);
+#endif
+#ifdef CONTEXT_TSAN
+    if (context->fiber)
+        __tsan_destroy_fiber(context->fiber);
+    context->fiber = __tsan_create_fiber(0);
+#endif
+}
+
+#ifdef WEIR_CONTEXT_UCONTEXT
+
+__thread struct context_passage *context_underway_ __attribute__((tls_model("initial-exec")));
+
+static void begin(void)
+{
+    struct context *self = context_underway_->to;
+
+    context_arrived_(self, context_underway_->from);
+    self->entry(self->arg);
+    abort();
+}
+
+void context_make(struct context *context, void *low, size_t size, void (*entry)(void *),
+                  void *arg)
+{
+    prepare(context, low, size, entry, arg);
+    getcontext(&context->machine);
+    context->machine.uc_stack.ss_sp = low;
+    context->machine.uc_stack.ss_size = size;
+    context->machine.uc_link = NULL;
+    makecontext(&context->machine, begin, 0);
+}
+
+const char *context_backend(void)
+{
+    return "ucontext";
+}
+
+#else
+
+void *make_fcontext(void *high, size_t size, void (*fn)(context_transfer_));
+
+static void begin(context_transfer_ came)
+{
+    struct context_passage *passage = came.data;
+    struct context         *self = passage->to;
+
+    passage->from->machine = came.machine;
+    context_arrived_(self, passage->from);
+    self->entry(self->arg);
+    abort();
+}
+
+void context_make(struct context *context, void *low, size_t size, void (*entry)(void *),
+                  void *arg)
+{
+    prepare(context, low, size, entry, arg);
+    context->machine = make_fcontext((char *)low + size, size, begin);
+}
+
+const char *context_backend(void)
+{
+    return "fcontext";
+}
+
+#endif
+
+unsigned context_stack_register(void *low, void *high)
+{
+#ifdef WEIR_HAVE_VALGRIND
+    return VALGRIND_STACK_REGISTER(low, high);
+#else
+    (void)low;
+    (void)high;
+    return 0;
+#endif
+}
+
+void context_stack_forget(unsigned number)
+{
+#ifdef WEIR_HAVE_VALGRIND
+    VALGRIND_STACK_DEREGISTER(number);
+#else
+    (void)number;
+#endif
+}
+
+int context_is_watched(void)
+{
+#if defined(CONTEXT_ASAN) || defined(CONTEXT_TSAN)
+    return 1;
+#elif defined(WEIR_HAVE_VALGRIND)
+    return RUNNING_ON_VALGRIND != 0;
+#else
+    return 0;
+#endif
+}

@@ -1,0 +1,236 @@
+/*
+ * fd.c - waiting for descriptors.
+ *
+ * One slot a descriptor: one coroutine may wait to read and one to write. Interest ends with
+ * the wait, because a descriptor closed behind our back must not stay watched; only one that
+ * its owner promised to announce the closing of (weir_fd_watch) stays watched for reading
+ * across waits, so that a connection costs no epoll_ctl for them.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct fd_slot {
+    weir_task *reader, *writer; /* who waits */
+    void (*quiet)(int fd, void *arg); /* told when it is readable and nobody waits */
+    void *arg;
+    unsigned char ready;    /* what came, for whoever is woken: see weir_wait_fd() */
+    unsigned char interest; /* what the reactor watches */
+    bool          known;    /* the reactor knows this very file, and will hear of its closing */
+    bool          muted;    /* was readable with nobody waiting: not watched till someone does */
+};
+
+static struct fd_slot *slot_of(weir_hub *hub, int fd)
+{
+    struct fd_slot **chunk = &hub->fds[fd / FD_CHUNK];
+
+    if (!*chunk)
+        *chunk = calloc(FD_CHUNK, sizeof **chunk);
+    return *chunk ? &(*chunk)[fd % FD_CHUNK] : NULL;
+}
+
+static struct fd_slot *slot_if_any(weir_hub *hub, int fd)
+{
+    if (fd < 0 || fd >= FD_CHUNK * FD_CHUNKS || !hub->fds[fd / FD_CHUNK])
+        return NULL;
+    return &hub->fds[fd / FD_CHUNK][fd % FD_CHUNK];
+}
+
+void fds_free(weir_hub *hub)
+{
+    for (int i = 0; i < FD_CHUNKS; i++)
+        free(hub->fds[i]);
+}
+
+/* Make the reactor watch what the slot's state asks for. Returns an errno. */
+static int apply(weir_hub *hub, int fd, struct fd_slot *slot)
+{
+    int wanted = 0;
+
+    if (slot->reader || (slot->quiet && !slot->muted))
+        wanted |= WEIR_READ;
+    if (slot->writer)
+        wanted |= WEIR_WRITE;
+    if (wanted == slot->interest)
+        return 0;
+
+    int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->known);
+    if (errnum == 0) {
+        slot->interest = (unsigned char)wanted;
+        slot->known = slot->quiet != NULL;
+    }
+    return errnum;
+}
+
+/* ---- what the reactor tells --------------------------------------------------------- */
+
+void hub_fd_ready(weir_hub *hub, int fd, int events)
+{
+    struct fd_slot *slot = slot_if_any(hub, fd);
+
+    if (!slot)
+        return;
+    slot->ready |= (unsigned char)events;
+    if ((events & WEIR_WRITE) && slot->writer)
+        task_wake(slot->writer, WEIR_OK);
+    if (!(events & WEIR_READ))
+        return;
+    if (slot->reader) {
+        task_wake(slot->reader, WEIR_OK);
+    } else if (slot->quiet && !slot->muted) {
+        slot->muted = true;
+        apply(hub, fd, slot);
+        slot->quiet(fd, slot->arg);
+    }
+}
+
+static void end_waits(struct fd_slot *slot, weir_status status)
+{
+    if (slot->reader)
+        task_wake(slot->reader, status);
+    if (slot->writer)
+        task_wake(slot->writer, status);
+}
+
+void hub_fd_invalid(weir_hub *hub, int fd)
+{
+    struct fd_slot *slot = slot_if_any(hub, fd);
+
+    if (!slot)
+        return;
+    slot->interest = 0;
+    slot->known = false;
+    end_waits(slot, WEIR_USAGE);
+}
+
+/* ---- waiting ------------------------------------------------------------------------ */
+
+static weir_status poll_blocking(int fd, int events, weir_deadline deadline, int *ready)
+{
+    struct pollfd p = { .fd = fd };
+    int           n;
+
+    p.events = (short)((events & WEIR_READ ? POLLIN : 0) | (events & WEIR_WRITE ? POLLOUT : 0));
+    do {
+        int64_t left = deadline.at_ns == INT64_MAX ? -1 : deadline.at_ns - weir_in_ms(0).at_ns;
+        if (left < 0 && deadline.at_ns != INT64_MAX)
+            left = 0;
+        int64_t ms = left < 0 ? -1 : (left + 999999) / 1000000;
+        n = poll(&p, 1, ms > INT32_MAX ? INT32_MAX : (int)ms);
+    } while (n < 0 && errno == EINTR);
+    if (n == 0)
+        return WEIR_TIMEOUT;
+    if (n < 0 || (p.revents & POLLNVAL))
+        return WEIR_USAGE;
+    if (ready) {
+        bool both = p.revents & (POLLERR | POLLHUP);
+        *ready = (p.revents & POLLIN || both ? WEIR_READ : 0) |
+                 (p.revents & POLLOUT || both ? WEIR_WRITE : 0);
+        *ready &= events;
+    }
+    return WEIR_OK;
+}
+
+static weir_status say_busy(int fd, const char *what, const weir_task *first)
+{
+    weir_task *self = task_here();
+
+    LOG(WEIR_LOG_ERROR,
+        "descriptor %d: %s %llu (spawned at %s) would %s it, while %s %llu (spawned at %s) waits "
+        "to do so: two coroutines must not share one",
+        fd, weir_task_name(self), (unsigned long long)self->id, self->site, what,
+        weir_task_name(first), (unsigned long long)first->id, first->site);
+    return WEIR_BUSY;
+}
+
+/* The wait is over: for whom the slot is watched now. */
+static void stop_waiting(weir_hub *hub, int fd, struct fd_slot *slot, weir_task *task)
+{
+    if (slot->reader == task) {
+        slot->reader = NULL;
+        slot->muted = false;
+    }
+    if (slot->writer == task)
+        slot->writer = NULL;
+    apply(hub, fd, slot);
+}
+
+weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
+{
+    weir_task *task = task_here();
+
+    if (ready)
+        *ready = 0;
+    if (!(events & (WEIR_READ | WEIR_WRITE)) || fd < 0 || fd >= FD_CHUNK * FD_CHUNKS)
+        return WEIR_USAGE;
+    if (!task)
+        return poll_blocking(fd, events, deadline, ready);
+
+    weir_hub       *hub = task->hub;
+    struct fd_slot *slot = slot_of(hub, fd);
+    if (!slot)
+        return WEIR_NOMEM;
+    if ((events & WEIR_READ) && slot->reader)
+        return say_busy(fd, "read", slot->reader);
+    if ((events & WEIR_WRITE) && slot->writer)
+        return say_busy(fd, "write", slot->writer);
+
+    if (events & WEIR_READ)
+        slot->reader = task;
+    if (events & WEIR_WRITE)
+        slot->writer = task;
+    slot->ready &= (unsigned char)~events;
+    int errnum = apply(hub, fd, slot);
+    if (errnum) {
+        stop_waiting(hub, fd, slot, task);
+        return errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
+    }
+
+    weir_waker  none = weir_waker_new();
+    weir_status status = weir_park(deadline, "a descriptor");
+    (void)none; /* the slot wakes us, or time, or a cancel */
+    if (ready && status == WEIR_OK)
+        *ready = slot->ready & events;
+    stop_waiting(hub, fd, slot, task);
+    return status;
+}
+
+/* ---- staying watched, and closing --------------------------------------------------- */
+
+weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
+{
+    weir_hub       *hub = hub_here_;
+    struct fd_slot *slot = hub && fd >= 0 && fd < FD_CHUNK * FD_CHUNKS ? slot_of(hub, fd) : NULL;
+
+    if (!slot)
+        return hub ? WEIR_NOMEM : WEIR_USAGE;
+    slot->quiet = fn;
+    slot->arg = arg;
+    slot->muted = false;
+    int errnum = apply(hub, fd, slot);
+    return errnum == 0 ? WEIR_OK : errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
+}
+
+void weir_fd_forget(int fd)
+{
+    weir_hub       *hub = hub_here_;
+    struct fd_slot *slot = hub ? slot_if_any(hub, fd) : NULL;
+
+    if (!slot)
+        return;
+    end_waits(slot, WEIR_CLOSED);
+    slot->reader = slot->writer = NULL;
+    slot->quiet = NULL;
+    apply(hub, fd, slot);
+    slot->known = false;
+}
+
+int weir_close(int fd)
+{
+    weir_fd_forget(fd);
+    return close(fd);
+}

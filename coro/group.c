@@ -1,0 +1,322 @@
+/*
+ * group.c - tasks that are waited for together.
+ *
+ * A member is on exactly one list: running, failed (in the order of failing) or succeeded.
+ * What the group does not keep, it forgets when the member ends, unless somebody joins it.
+ *
+ * A place in a bounded group passes from the member that ends to the spawner that has waited
+ * longest in the same step: the count never dips, so nobody can slip in between.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <stdlib.h>
+
+/* A spawn that failed: a member that never was. */
+struct missing {
+    struct list link;
+    weir_status status;
+    const char *site;
+};
+
+struct spawner {
+    struct list link;
+    weir_waker  waker;
+    bool        granted;
+};
+
+struct weir_group {
+    weir_group_opts opts;
+    weir_hub       *hub;
+    struct list     link;       /* in the hub's groups */
+    struct list     running, failed, succeeded;
+    struct list     missing;
+    struct list     waiters;    /* for all to end */
+    struct list     spawners;   /* for a place */
+    unsigned        count;      /* running, and places granted to spawners */
+    unsigned        own_spawners; /* members that wait to spawn into their own group */
+    bool            canceled;
+    int64_t         limit_ns;
+    uint64_t        spawned, failures;
+    weir_status     first;      /* failure */
+};
+
+/* ---- making ------------------------------------------------------------------------- */
+
+weir_group *group_make(weir_hub *hub, const weir_group_opts *opts)
+{
+    weir_group *group = calloc(1, sizeof *group);
+    if (!group)
+        return NULL;
+
+    if (opts)
+        group->opts = *opts;
+    group->hub = hub;
+    group->limit_ns = hub->running ? hub->running->limit_ns : INT64_MAX;
+    if (group->opts.deadline.at_ns && group->opts.deadline.at_ns < group->limit_ns)
+        group->limit_ns = group->opts.deadline.at_ns;
+    list_append(&hub->groups, &group->link);
+    list_init(&group->running);
+    list_init(&group->failed);
+    list_init(&group->succeeded);
+    list_init(&group->missing);
+    list_init(&group->waiters);
+    list_init(&group->spawners);
+    return group;
+}
+
+weir_status weir_group_new(const weir_group_opts *opts, weir_group **out, weir_error *err)
+{
+    *out = NULL;
+    if (!hub_here_)
+        return weir_error_set(err, WEIR_USAGE,
+                              "this thread has no hub: make groups inside weir_run(), or after "
+                              "weir_attach()");
+    if (opts && (unsigned)opts->keep > WEIR_KEEP_COUNTS)
+        return weir_error_set(err, WEIR_USAGE, "weir_group_opts.keep is no weir_keep");
+    *out = group_make(hub_here_, opts);
+    if (!*out)
+        return weir_error_set(err, WEIR_NOMEM, "no memory for a group");
+    return WEIR_OK;
+}
+
+/* ---- members ------------------------------------------------------------------------ */
+
+static bool is_member(const weir_group *group, const weir_task *task)
+{
+    return task && task->group == group && task->state != TASK_DONE;
+}
+
+static void count_failure(weir_group *group, weir_status status)
+{
+    if (group->failures++ == 0)
+        group->first = status;
+}
+
+/* Remember a spawn that failed. Where even that fails, its status still counts. */
+static void *miss(weir_group *group, weir_status status, const char *site)
+{
+    count_failure(group, status);
+    if (group == group->hub->root)
+        LOG(WEIR_LOG_ERROR, "%s: the coroutine could not be started: %s", site,
+            weir_status_name(status));
+
+    struct missing *missing =
+        group->opts.keep == WEIR_KEEP_COUNTS ? NULL : malloc(sizeof *missing);
+    if (missing) {
+        *missing = (struct missing){ .status = status, .site = site };
+        list_append(&group->missing, &missing->link);
+    }
+    return NULL;
+}
+
+static void drop_place(weir_group *group)
+{
+    struct list *first = list_first(&group->spawners);
+
+    if (first && !group->canceled) {
+        struct spawner *spawner = LIST_OF(first, struct spawner, link);
+        list_unlink(first);
+        spawner->granted = true;
+        weir_wake(spawner->waker);
+        return; /* the place is his: the count stays */
+    }
+    if (--group->count == 0)
+        wake_all(&group->waiters);
+}
+
+/*
+ * Wait for a place. When every member that runs is itself waiting here for one, none will
+ * ever end: the newcomer is told, and the others go on when he gives up.
+ */
+static weir_status wait_for_place(weir_group *group)
+{
+    weir_task *self = task_here();
+    bool       own = is_member(group, self);
+
+    if (!self)
+        return WEIR_FULL; /* outside of a coroutine nobody can wait */
+    if (own && group->own_spawners + 1 >= group->count)
+        return WEIR_DEADLOCK;
+
+    struct spawner me = { .waker = weir_waker_new() };
+    list_append(&group->spawners, &me.link);
+    group->own_spawners += own;
+    weir_status status = weir_park(WEIR_SCOPE, "a place in a group");
+    group->own_spawners -= own;
+    if (me.granted)
+        return WEIR_OK; /* also when cancelled in the same turn: the spawn itself doesn't wait */
+    list_unlink(&me.link);
+    return group->canceled ? WEIR_CANCELED : status;
+}
+
+static weir_status take_place(weir_group *group)
+{
+    if (group->canceled)
+        return WEIR_CANCELED;
+    if (!group->opts.max_running || group->count < group->opts.max_running) {
+        group->count++;
+        return WEIR_OK;
+    }
+    return wait_for_place(group);
+}
+
+weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn fn, void *arg,
+                         const char *site)
+{
+    weir_hub *hub = hub_here_;
+
+    if (!hub || (group && group->hub != hub)) {
+        LOG(WEIR_LOG_ERROR, "%s: weir_spawn() on a thread %s", site,
+            hub ? "other than the group's" : "without a hub: call weir_run() first");
+        return NULL;
+    }
+    if (!group)
+        group = hub->root;
+
+    weir_status status = take_place(group);
+    if (status != WEIR_OK)
+        return miss(group, status, site);
+    weir_task *task = task_new(hub, opts, fn, arg, site, NULL);
+    if (!task) {
+        drop_place(group);
+        return miss(group, WEIR_NOMEM, site);
+    }
+
+    task->group = group;
+    task->limit_ns = group->limit_ns;
+    list_append(&group->running, &task->link);
+    group->spawned++;
+    hub->live++;
+    task_make_context(task);
+    task_make_ready(task);
+    return task;
+}
+
+void group_member_done(weir_group *group, weir_task *task)
+{
+    bool failed = task->status != WEIR_OK;
+    bool keep = group->opts.keep == WEIR_KEEP_ALL ||
+                (failed && group->opts.keep == WEIR_KEEP_FAILURES);
+
+    if (failed)
+        count_failure(group, task->status);
+    if (failed && group == group->hub->root)
+        LOG(WEIR_LOG_WARN, "detached %s %llu, spawned at %s, ended with %s", weir_task_name(task),
+            (unsigned long long)task->id, task->site, weir_status_name(task->status));
+    list_unlink(&task->link);
+    if (keep)
+        list_append(failed ? &group->failed : &group->succeeded, &task->link);
+    else
+        task_forget(task);
+    drop_place(group);
+}
+
+/* ---- waiting for them --------------------------------------------------------------- */
+
+weir_status weir_group_wait(weir_group *group, weir_deadline deadline)
+{
+    if (is_member(group, task_here()))
+        return WEIR_USAGE; /* it would wait for itself */
+
+    if (!group->count) {
+        weir_spend(1);
+    } else {
+        weir_status status = wait_in(&group->waiters, deadline, "a group to end");
+        if (status != WEIR_OK)
+            return status;
+    }
+    return group->first;
+}
+
+void weir_group_cancel(weir_group *group)
+{
+    group->canceled = true;
+    LIST_EACH(node, &group->running)
+        weir_cancel(LIST_OF(node, weir_task, link));
+    while (!list_empty(&group->spawners)) {
+        struct spawner *spawner = LIST_OF(list_first(&group->spawners), struct spawner, link);
+        list_unlink(&spawner->link);
+        weir_wake(spawner->waker); /* not granted: it sees that the group is cancelled */
+    }
+}
+
+void group_destroy(weir_group *group)
+{
+    list_unlink(&group->link);
+    LIST_EACH(node, &group->failed)
+        task_forget(LIST_OF(node, weir_task, link));
+    LIST_EACH(node, &group->succeeded)
+        task_forget(LIST_OF(node, weir_task, link));
+    LIST_EACH(node, &group->missing)
+        free(LIST_OF(node, struct missing, link));
+    free(group);
+}
+
+void groups_destroy(weir_hub *hub)
+{
+    LIST_EACH(node, &hub->groups)
+        group_destroy(LIST_OF(node, weir_group, link));
+}
+
+void weir_group_free(weir_group *group)
+{
+    if (!group)
+        return;
+    if (is_member(group, task_here()) || (group->count && !task_here())) {
+        LOG(WEIR_LOG_ERROR, "weir_group_free() %s: the group is left alone",
+            task_here() ? "by a member" : "outside of a coroutine, while members run");
+        return;
+    }
+    if (group->count) {
+        WEIR_SHIELD(WEIR_FOREVER);
+        weir_group_cancel(group);
+        (void)weir_group_wait(group, WEIR_FOREVER);
+    }
+    group_destroy(group);
+}
+
+/* ---- numbers ------------------------------------------------------------------------ */
+
+unsigned weir_group_running(const weir_group *group)
+{
+    return group->count;
+}
+
+uint64_t weir_group_spawned(const weir_group *group)
+{
+    return group->spawned;
+}
+
+uint64_t weir_group_failed(const weir_group *group)
+{
+    return group->failures;
+}
+
+static void tell(struct list *tasks, void (*fn)(const weir_member *, void *), void *arg)
+{
+    LIST_EACH(node, tasks) {
+        weir_task *task = LIST_OF(node, weir_task, link);
+        fn(&(weir_member){ .task = task,
+                           .id = task->id,
+                           .name = weir_task_name(task),
+                           .site = task->site,
+                           .done = task->state == TASK_DONE,
+                           .status = task->status },
+           arg);
+    }
+}
+
+void weir_group_each(weir_group *group, void (*fn)(const weir_member *member, void *arg),
+                     void *arg)
+{
+    tell(&group->failed, fn, arg);
+    LIST_EACH(node, &group->missing) {
+        const struct missing *missing = LIST_OF(node, struct missing, link);
+        fn(&(weir_member){ .name = "coroutine", .site = missing->site, .done = true,
+                           .status = missing->status },
+           arg);
+    }
+    tell(&group->succeeded, fn, arg);
+    tell(&group->running, fn, arg);
+}

@@ -1,0 +1,244 @@
+/*
+ * hub.c - a thread's hub: made, turned, ended.
+ *
+ * A turn: read the clock, take in what happened (other threads' wakes, alarms), run everybody
+ * who is ready, bounded; then the reactor asks the loop who became ready meanwhile.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STACK = 256 * 1024 }; /* bytes; BSON needs about 1 KiB a level of nesting */
+
+__thread weir_hub *hub_here_ __attribute__((tls_model("initial-exec")));
+
+/* libstdc++'s, where the program has it: what a thread knows of exceptions in flight. */
+extern void *__cxa_get_globals(void) __attribute__((weak));
+
+weir_hub *weir_hub_here(void)
+{
+    return hub_here_;
+}
+
+bool hub_is_busy(const weir_hub *hub)
+{
+    return hub->live || hub->busy_reserve;
+}
+
+/* ---- a turn ------------------------------------------------------------------------- */
+
+enum hub_wish hub_turn(weir_hub *hub)
+{
+    weir_task *task;
+
+    hub->now_ns = hub->reactor->ops->clock(hub->reactor);
+    hub->batch_left = HUB_BATCH;
+    hub->batch_end_ns = hub->now_ns + HUB_BATCH_NS;
+    hub_take_remote_wakes(hub);
+    alarms_ring(hub);
+    while ((task = hub_pick(hub)) != NULL)
+        hub_start(task);
+
+    if (hub->ready_first)
+        return HUB_AGAIN;
+    return hub->ended && !hub_is_busy(hub) ? HUB_DONE : HUB_WAIT;
+}
+
+/* ---- made and freed ----------------------------------------------------------------- */
+
+weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error *err)
+{
+    weir_hub *hub = calloc(1, sizeof *hub);
+    if (!hub) {
+        weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
+        return NULL;
+    }
+
+    hub->reactor = reactor;
+    reactor->hub = hub;
+    hub->ready_last = &hub->ready_first;
+    hub->remote_last = &hub->remote_first;
+    hub->errno_at = &errno;
+    hub->cxx_at = __cxa_get_globals ? __cxa_get_globals() : NULL;
+    hub->now_ns = reactor->ops->clock(reactor);
+    hub->end_hooks.prev = hub->end_hooks.next = &hub->end_hooks;
+    pthread_mutex_init(&hub->lock, NULL);
+    context_init_thread(&hub->context);
+    depot_init(&hub->depot, stack_round(opts && opts->stack_size ? opts->stack_size : STACK));
+    list_init(&hub->groups);
+    hub->root = group_make(hub, &(weir_group_opts){ .keep = WEIR_KEEP_COUNTS });
+    if (!hub->root) {
+        hub_free(hub);
+        weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
+        return NULL;
+    }
+    fault_watch_thread();
+    hub_here_ = hub;
+    return hub;
+}
+
+void hub_free(weir_hub *hub)
+{
+    groups_destroy(hub);
+    if (hub->reserve)
+        LOG(WEIR_LOG_WARN, "%u coroutines were still in reserve when their hub ended",
+            hub->reserve);
+    for (struct depot *depot = &hub->depot, *next; depot; depot = next) {
+        next = depot->next;
+        depot_free(depot);
+        if (depot != &hub->depot)
+            free(depot);
+    }
+    tasks_free(hub);
+    fds_free(hub);
+    free(hub->alarms);
+    pthread_mutex_destroy(&hub->lock);
+    hub_here_ = NULL;
+    free(hub);
+}
+
+/* ---- weir_run ----------------------------------------------------------------------- */
+
+void weir_hub_end_hook_add(weir_exit_hook *hook)
+{
+    weir_hub *hub = hub_here_;
+
+    hook->prev = &hub->end_hooks;
+    hook->next = hub->end_hooks.next;
+    hook->prev->next = hook;
+    hook->next->prev = hook;
+}
+
+struct program {
+    weir_fn     app;
+    void       *arg;
+    weir_status result;
+};
+
+/* The last coroutine: whatever was left open is closed, latest first. */
+static weir_status close_what_is_open(void *arg)
+{
+    weir_hub *hub = arg;
+
+    while (hub->end_hooks.next != &hub->end_hooks) {
+        weir_exit_hook *hook = hub->end_hooks.next;
+        weir_exit_hook_remove(hook);
+        hook->fn(hook);
+    }
+    hub->ended = true;
+    return WEIR_OK;
+}
+
+static weir_status main_body(void *arg)
+{
+    struct program *program = arg;
+    weir_hub       *hub = hub_here_;
+
+    program->result = program->app(program->arg);
+
+    /* Everybody whom it spawned is waited for, whoever spawned them. Only we are left then. */
+    WEIR_SHIELD(WEIR_FOREVER);
+    hub->main_task = NULL;
+    while (hub->live > 1) {
+        hub->last_one_waits = weir_waker_new();
+        (void)weir_park(WEIR_FOREVER, "everybody else to end");
+    }
+    return close_what_is_open(hub);
+}
+
+static weir_status run_to_the_end(weir_hub *hub, struct program *program)
+{
+    hub->main_task =
+        weir_spawn_with(NULL, &(weir_spawn_opts){ .name = "main" }, main_body, program);
+    if (!hub->main_task)
+        return WEIR_NOMEM;
+    hub->reactor->ops->run(hub->reactor);
+    return program->result;
+}
+
+weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_fn app, void *arg)
+{
+    struct program program = { .app = app, .arg = arg };
+    weir_error     err;
+
+    if (!reactor)
+        return WEIR_NOMEM;
+    if (hub_here_) {
+        LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
+        reactor->ops->free(reactor);
+        return WEIR_USAGE;
+    }
+    weir_hub *hub = hub_new(reactor, opts, &err);
+    if (!hub) {
+        reactor->ops->free(reactor);
+        return weir_fail(&err);
+    }
+    weir_status result = run_to_the_end(hub, &program);
+    hub_free(hub);
+    reactor->ops->free(reactor);
+    return result;
+}
+
+weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
+{
+    return hub_run_on(reactor_ev_new(NULL, opts && opts->cancel_on_signals), opts, app, arg);
+}
+
+weir_status weir_run(weir_fn app, void *arg)
+{
+    return weir_run_with(NULL, app, arg);
+}
+
+void hub_cancel_main(weir_hub *hub)
+{
+    weir_cancel(hub->main_task);
+}
+
+/* ---- weir_attach -------------------------------------------------------------------- */
+
+weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts, weir_error *err)
+{
+    if (hub_here_)
+        return weir_error_set(err, WEIR_USAGE, "this thread has a hub already");
+    if (!loop)
+        return weir_error_set(err, WEIR_USAGE, "weir_attach() needs a loop; without one, use "
+                                               "weir_run()");
+    if (opts && opts->cancel_on_signals)
+        return weir_error_set(err, WEIR_USAGE,
+                              "cancel_on_signals is for weir_run(): an attached hub leaves "
+                              "signals to the application");
+    struct reactor *reactor = reactor_ev_new(loop, false);
+    if (!reactor)
+        return weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
+    weir_hub *hub = hub_new(reactor, opts, err);
+    if (!hub) {
+        reactor->ops->free(reactor);
+        return WEIR_NOMEM;
+    }
+    hub->attached = true;
+    return WEIR_OK;
+}
+
+weir_status weir_detach(weir_error *err)
+{
+    weir_hub *hub = hub_here_;
+
+    if (!hub || !hub->attached || hub->running)
+        return weir_error_set(err, WEIR_USAGE, "weir_detach() undoes weir_attach(), on the same "
+                                               "thread and outside of coroutines");
+    if (hub->live || hub->busy_reserve)
+        return weir_error_set(err, WEIR_BUSY, "%u coroutines are alive: cancel them and let the "
+                                              "loop run until they have ended",
+                              hub->live + hub->busy_reserve);
+    if (hub->end_hooks.next != &hub->end_hooks)
+        return weir_error_set(err, WEIR_BUSY, "a pool is open: free it first");
+
+    struct reactor *reactor = hub->reactor;
+    hub_free(hub);
+    reactor->ops->free(reactor);
+    return WEIR_OK;
+}

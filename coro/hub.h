@@ -1,0 +1,180 @@
+/*
+ * hub.h - a hub and its tasks, as the files of coro/ share them.
+ *
+ * Knows:   every field of both. Nobody outside of coro/ (and its tests) includes this.
+ *
+ * A task is in exactly one state; the functions of task.c and wait.c move it.
+ */
+#ifndef HUB_H
+#define HUB_H
+
+#include "context.h"
+#include "list.h"
+#include "reactor.h"
+#include "stack.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum task_state {
+    TASK_READY,    /* in the ready queue */
+    TASK_RUNNING,
+    TASK_PARKED,   /* waits for a wake */
+    TASK_RESERVED, /* has nothing to do; only weir_reserve_* tasks */
+    TASK_DONE
+};
+
+/* What C++ keeps per thread about exceptions (__cxa_eh_globals): ours is per coroutine. */
+struct cxx_state {
+    void        *caught;
+    unsigned int uncaught;
+};
+
+struct weir_task {
+    /* what a switch touches */
+    weir_task       *next_ready;
+    uint64_t         token;   /* of the latest ticket; a wake with another one is stale */
+    enum task_state  state;
+    weir_status      woken_by; /* what the park will return */
+    bool             woken;    /* between its ticket and its park */
+    bool             canceled;
+    bool             shielded;
+    bool             no_yield; /* in an exit hook or a destructor */
+    int              saved_errno;
+    struct cxx_state cxx;
+    int64_t          limit_ns; /* the earliest deadline of its scopes */
+    int64_t          wake_at_ns;
+    const char      *why;      /* what it waits for */
+    weir_hub        *hub;
+    struct context   context;
+
+    /* what its life needs */
+    weir_alarm      alarm;     /* at wake_at_ns or earlier: see wait.c */
+    weir_scope     *scope;
+    weir_fn         fn;
+    void           *arg;
+    struct stack   *stack;
+    struct depot   *depot;
+    weir_group     *group;
+    struct list     link;      /* in its group: running, failed or succeeded */
+    struct list     joiners;   /* who waits for its end: see task.c */
+    weir_exit_hook  hooks;     /* head of the list */
+    void          **locals;    /* WEIR_LOCAL_MAX of them once one is set */
+    weir_status     status;    /* its result */
+    bool            reserved;  /* made by weir_reserve_new */
+    bool            retiring;  /* a reserved one that goes when its function returns */
+    bool            remote_queued;    /* under the hub's lock */
+    uint64_t        remote_token;     /* under the hub's lock */
+    weir_task      *remote_next;      /* under the hub's lock */
+    uint64_t        id;
+    const char     *name;
+    const char     *site;
+};
+
+/* Somebody who waits for something, on his own stack. */
+struct waiter {
+    struct list link;
+    weir_waker  waker;
+};
+
+struct alarm_entry {
+    int64_t     at_ns;
+    weir_alarm *alarm;
+};
+
+struct fd_slot;
+
+enum { FD_CHUNK = 256, FD_CHUNKS = 4096 }; /* a million descriptors */
+
+/* How long a turn may keep the loop from looking for readiness: switches, and nanoseconds
+   (the time gevent gives one turn). */
+enum { HUB_BATCH = 1024, HUB_BATCH_NS = 5000000 };
+
+struct weir_hub {
+    /* what a switch touches */
+    weir_task       *running;
+    weir_task       *ready_first, **ready_last;
+    int64_t          now_ns;
+    int              batch_left;  /* switches until the loop is asked again */
+    unsigned         spent;       /* units of work without a wait: weir_spend() */
+    int             *errno_at;    /* this thread's; coroutines never leave it */
+    struct cxx_state *cxx_at;     /* NULL without a C++ runtime */
+    struct context   context;
+    int              saved_errno;
+    struct cxx_state cxx;
+    int64_t          batch_end_ns;
+
+    struct reactor  *reactor;
+    atomic_bool      remote_pending;
+    pthread_mutex_t  lock;         /* guards the list of wakes from other threads */
+    weir_task       *remote_first, **remote_last;
+
+    struct alarm_entry *alarms;    /* a heap of four children each, counted from 1 */
+    unsigned            alarm_count, alarm_room, alarm_reserved, alarm_order;
+
+    struct fd_slot  *fds[FD_CHUNKS];
+
+    struct depot     depot;        /* stacks of the usual size; others hang behind it */
+    weir_task       *free_tasks;
+    void            *task_blocks;
+    weir_group      *root;         /* of detached tasks */
+    struct list      groups;
+    weir_exit_hook   end_hooks;    /* what is to be closed when the hub ends */
+    uint64_t         last_id;
+    unsigned         live;         /* tasks that weir_run() waits for */
+    unsigned         busy_reserve; /* tasks in reserve that are at work */
+    unsigned         reserve;
+    bool             attached;     /* to the application's loop: never done */
+    bool             ended;        /* app, and all that was spawned, and what was left open */
+    weir_task       *main_task;    /* while `app` runs */
+    weir_waker       last_one_waits; /* for everybody else to end */
+};
+
+extern __thread weir_hub *hub_here_ __attribute__((tls_model("initial-exec")));
+
+static inline weir_task *task_here(void)
+{
+    return hub_here_ ? hub_here_->running : NULL;
+}
+
+/* hub.c */
+weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error *err);
+void      hub_free(weir_hub *hub);
+
+/* wait.c */
+void task_make_ready(weir_task *task);
+void task_wake(weir_task *task, weir_status with); /* one that is parked, or ready since */
+weir_task *hub_pick(weir_hub *hub);
+void hub_start(weir_task *task); /* from the hub's own stack */
+void hub_take_remote_wakes(weir_hub *hub);
+void task_alarm_rang(weir_alarm *alarm);
+weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *why);
+bool wake_first(struct list *waiters);
+void wake_all(struct list *waiters);
+
+/* task.c */
+weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void *arg,
+                    const char *site, weir_error *err);
+void task_forget(weir_task *task); /* a done task's record */
+void task_make_context(weir_task *task);
+void tasks_free(weir_hub *hub);
+
+/* group.c */
+weir_group *group_make(weir_hub *hub, const weir_group_opts *opts);
+void        group_member_done(weir_group *group, weir_task *task);
+void        group_destroy(weir_group *group);
+void        groups_destroy(weir_hub *hub);
+
+/* alarm.c */
+void alarms_ring(weir_hub *hub);
+
+/* fd.c */
+void fds_free(weir_hub *hub);
+
+/* local.c */
+void locals_destroy(weir_task *task);
+
+/* fault.c */
+void fault_watch_thread(void);
+
+#endif

@@ -1,0 +1,340 @@
+/*
+ * weir/coro.h - coroutines that wait without blocking their thread.
+ *
+ * Knows:   running, spawning, waiting, deadlines, cancelling, blocking work.
+ * Ignores: pools and databases (weir/pool.h, weir/mysql.h).
+ * Threads: each thread may run a hub of its own; a coroutine never leaves its thread. Unless
+ *          a comment says "any thread", call only from the hub's thread. Nothing here may be
+ *          called from a signal handler.
+ *
+ * A call that "yields" lets other coroutines run before it returns. Every such call fails
+ * with WEIR_CANCELED once the coroutine was cancelled, and with WEIR_TIMEOUT once its
+ * argument's deadline or that of an enclosing WEIR_DEADLINE has passed, whichever is first.
+ * errno, deadline scopes, coroutine-locals and C++ exception state are each coroutine's own.
+ */
+#ifndef WEIR_CORO_H
+#define WEIR_CORO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <weir/api.h>
+#include <weir/error.h>
+
+WEIR_BEGIN_DECLS
+
+struct ev_loop;
+struct addrinfo;
+typedef struct weir_task  weir_task;
+typedef struct weir_group weir_group;
+
+/* A coroutine's body. What it returns is its result; WEIR_OK means it succeeded. */
+typedef weir_status (*weir_fn)(void *arg);
+
+/* In an option of type *_ms: no limit at all. Zero means the default. */
+#define WEIR_NEVER (-1)
+
+/* ---- running ------------------------------------------------------------------------ */
+
+typedef struct weir_run_opts {
+    bool   cancel_on_signals; /* SIGTERM and SIGINT cancel `app` instead of ending the process */
+    size_t stack_size;        /* bytes of each coroutine's stack (256 KiB; virtual, only what is
+                                 touched becomes resident) */
+} weir_run_opts;
+
+/**
+ * Run `app` as the main coroutine of this thread, on a loop of its own, until it and
+ * everything it spawned have ended.
+ *
+ * Context: a thread without a hub.
+ * Returns: what `app` returned; WEIR_USAGE where this thread has a hub already; WEIR_NOMEM.
+ *          Failures of detached tasks (spawned with a NULL group) are logged, not returned.
+ */
+WEIR_API weir_status weir_run(weir_fn app, void *arg);
+WEIR_API weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg);
+
+/**
+ * Make this thread a hub on the libev loop it already runs. Coroutines spawned from then on
+ * run from inside ev_run(loop); weir_spawn() may be called from the loop's own callbacks.
+ *
+ * Context: a thread without a hub; the loop must outlive the attachment.
+ * Returns: WEIR_OK, WEIR_USAGE, WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts,
+                                 weir_error *err) WEIR_MUST_CHECK;
+
+/**
+ * Undo weir_attach().
+ *
+ * Context: the thread that attached, outside of any coroutine.
+ * Returns: WEIR_OK; WEIR_BUSY while a coroutine is alive or a pool open, and changes nothing.
+ */
+WEIR_API weir_status weir_detach(weir_error *err) WEIR_MUST_CHECK;
+
+/* ---- time --------------------------------------------------------------------------- */
+
+/* A point on the monotonic clock. A struct, so that a bare 250 does not compile. */
+typedef struct weir_deadline {
+    int64_t at_ns;
+} weir_deadline;
+
+static inline weir_deadline weir_deadline_at(int64_t at_ns)
+{
+    weir_deadline d;
+    d.at_ns = at_ns;
+    return d;
+}
+
+#define WEIR_FOREVER weir_deadline_at(INT64_MAX) /* no deadline of this call's own */
+#define WEIR_SCOPE WEIR_FOREVER                  /* the same, said where a scope is in force */
+#define WEIR_NOW weir_deadline_at(0)             /* don't wait: what is not there is a TIMEOUT */
+
+/**
+ * The deadline `ms` milliseconds from now. Reads the clock (27 ns), so it is right even in a
+ * coroutine that has computed for long. Negative counts as zero.
+ *
+ * Yields:  no.  Context: any thread.
+ */
+WEIR_API weir_deadline weir_in_ms(int64_t ms);
+
+/* One entry of a coroutine's stack of scopes; use WEIR_DEADLINE and WEIR_SHIELD. */
+typedef struct weir_scope {
+    struct weir_scope *outer_;
+    int64_t            limit_ns_;
+    bool               shielded_;
+} weir_scope;
+
+WEIR_API void weir_scope_enter(weir_scope *scope, weir_deadline deadline, bool shield);
+WEIR_API void weir_scope_leave(weir_scope *scope);
+
+/*
+ * From here to the closing brace every wait of this coroutine obeys `deadline`: weir's own
+ * calls, the pool's, and those inside the client libraries. Scopes nest; the earliest wins.
+ */
+#define WEIR_DEADLINE(deadline) \
+    __attribute__((cleanup(weir_scope_leave))) weir_scope WEIR_JOIN(weir_scope_, __LINE__); \
+    weir_scope_enter(&WEIR_JOIN(weir_scope_, __LINE__), (deadline), false)
+
+/*
+ * From here to the closing brace a cancel and the outer deadlines are not seen, only
+ * `deadline` is: for what must be finished on the way out.
+ */
+#define WEIR_SHIELD(deadline) \
+    __attribute__((cleanup(weir_scope_leave))) weir_scope WEIR_JOIN(weir_scope_, __LINE__); \
+    weir_scope_enter(&WEIR_JOIN(weir_scope_, __LINE__), (deadline), true)
+
+/* ---- tasks -------------------------------------------------------------------------- */
+
+typedef struct weir_spawn_opts {
+    const char *name;       /* shown in reports; borrowed, must outlive the task */
+    size_t      stack_size; /* bytes (the hub's default) */
+} weir_spawn_opts;
+
+/**
+ * Start `fn(arg)` as a coroutine of `group`. It runs when the caller next yields, never at
+ * once. A NULL group makes it detached: nobody joins it and a failure is only logged.
+ *
+ * Where the group is full (weir_group_opts.max_running) the caller waits for a place.
+ *
+ * Yields:  only for a full group.
+ * Context: the hub's thread; outside a coroutine a full group refuses instead of waiting.
+ * Owner:   the task is borrowed from the group: valid until the group forgets it (see
+ *          weir_group_opts.keep), for a detached one until it ends.
+ * Returns: NULL when it could not be started. Its group's wait reports the reason
+ *          (WEIR_NOMEM, WEIR_CANCELED, WEIR_TIMEOUT, WEIR_CLOSED, WEIR_DEADLOCK), as if it
+ *          were a member that failed.
+ */
+#define weir_spawn(group, fn, arg) weir_spawn_at((group), NULL, (fn), (arg), WEIR_HERE)
+#define weir_spawn_with(group, opts, fn, arg) \
+    weir_spawn_at((group), (opts), (fn), (arg), WEIR_HERE)
+WEIR_API weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn fn,
+                                  void *arg, const char *site);
+
+/** The running coroutine, NULL outside of one. Any thread. */
+WEIR_API weir_task *weir_self(void);
+
+WEIR_API uint64_t    weir_task_id(const weir_task *task);   /* 1, 2, 3 ... in each hub */
+WEIR_API const char *weir_task_name(const weir_task *task); /* never NULL */
+WEIR_API const char *weir_task_site(const weir_task *task); /* where it was spawned */
+WEIR_API bool        weir_task_done(const weir_task *task);
+
+/**
+ * Wait until `task` has ended; its result goes to *result (which may be NULL).
+ *
+ * Yields:  unless it has ended already.
+ * Context: a coroutine other than `task`.
+ * Returns: WEIR_OK when it ended; WEIR_TIMEOUT, WEIR_CANCELED of this wait; WEIR_USAGE.
+ */
+WEIR_API weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result);
+
+/**
+ * Ask `task` to end: its current wait, and each later one, returns WEIR_CANCELED, and it
+ * unwinds itself. Sticky; a shield (WEIR_SHIELD) holds it off. Never frees or stops anything
+ * by force. NULL and a task that has ended are fine.
+ *
+ * Yields:  no.
+ */
+WEIR_API void weir_cancel(weir_task *task);
+
+/**
+ * What the next wait would say, without waiting: WEIR_CANCELED, WEIR_TIMEOUT or WEIR_OK.
+ * For loops that compute for long.
+ */
+WEIR_API weir_status weir_check(void);
+
+/* ---- groups ------------------------------------------------------------------------- */
+
+typedef enum weir_keep {
+    WEIR_KEEP_ALL = 0,   /* every member's record, until the group is freed */
+    WEIR_KEEP_FAILURES,  /* those of members that failed; for groups as old as the service */
+    WEIR_KEEP_COUNTS     /* none but the first failure */
+} weir_keep;
+
+typedef struct weir_group_opts {
+    const char   *name;        /* shown in reports; borrowed */
+    unsigned      max_running; /* members alive at once; spawning waits above it (no limit) */
+    weir_deadline deadline;    /* obeyed by every member, as a scope around it (none) */
+    weir_keep     keep;        /* what is remembered of members that have ended */
+} weir_group_opts;
+
+/* What the group knows of one member. */
+typedef struct weir_member {
+    weir_task  *task;   /* NULL for a spawn that failed */
+    uint64_t    id;     /* of the task; 0 for a spawn that failed */
+    const char *name;
+    const char *site;   /* where it was spawned */
+    bool        done;
+    weir_status status; /* its result, once done */
+} weir_member;
+
+/**
+ * Make a group: tasks that are waited for together. Members obey the deadline scopes that
+ * surround this call, and the group's own.
+ *
+ * Context: the hub's thread.
+ * Owner:   *out is yours, until weir_group_free().
+ * Returns: WEIR_OK, WEIR_NOMEM, WEIR_USAGE (no hub on this thread).
+ */
+WEIR_API weir_status weir_group_new(const weir_group_opts *opts, weir_group **out,
+                                    weir_error *err) WEIR_MUST_CHECK;
+
+/**
+ * Wait until every member has ended.
+ *
+ * Yields:  unless none is running.
+ * Context: a coroutine that is no member itself.
+ * Returns: WEIR_OK when all succeeded; else the status of the member that failed first.
+ *          WEIR_TIMEOUT or WEIR_CANCELED where this wait ended early: members go on, and
+ *          weir_group_running() tells how many.
+ */
+WEIR_API weir_status weir_group_wait(weir_group *group, weir_deadline deadline);
+
+/** Cancel every member that runs now, and refuse new ones with WEIR_CANCELED. */
+WEIR_API void weir_group_cancel(weir_group *group);
+
+WEIR_API unsigned weir_group_running(const weir_group *group);
+WEIR_API uint64_t weir_group_spawned(const weir_group *group); /* since it was made */
+WEIR_API uint64_t weir_group_failed(const weir_group *group);  /* ended, not with WEIR_OK */
+
+/** Call fn for each member remembered: failures in the order they happened, then the rest. */
+WEIR_API void weir_group_each(weir_group *group,
+                              void (*fn)(const weir_member *member, void *arg), void *arg);
+
+/**
+ * Cancel what still runs, wait for it (shielded: nothing cuts this short) and free the
+ * group. NULL is fine.
+ *
+ * Yields:  unless no member runs.
+ */
+WEIR_API void weir_group_free(weir_group *group);
+
+static inline void weir_group_cleanup_(weir_group **group)
+{
+    weir_group_free(*group);
+}
+
+/* ---- waiting ------------------------------------------------------------------------ */
+
+/** Let everybody else who can run do so. Returns WEIR_OK, WEIR_CANCELED, WEIR_TIMEOUT. */
+WEIR_API weir_status weir_yield(void);
+
+/**
+ * Sleep until `deadline`. Outside a coroutine it blocks the thread.
+ * Returns: WEIR_OK at the deadline; WEIR_TIMEOUT where a scope's came first; WEIR_CANCELED.
+ */
+WEIR_API weir_status weir_sleep(weir_deadline deadline);
+
+enum { WEIR_READ = 1, WEIR_WRITE = 2 };
+
+/**
+ * Wait until `fd` is readable and/or writable; *ready (may be NULL) gets what it is.
+ * An error or hang-up counts as both. Outside a coroutine it polls, blocking the thread.
+ *
+ * One coroutine may wait to read and one to write. A second one gets WEIR_BUSY.
+ *
+ * Yields:  yes.
+ * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_CLOSED (weir_close by another
+ *          coroutine), WEIR_BUSY, WEIR_USAGE (not a descriptor one can wait for).
+ */
+WEIR_API weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready);
+
+/**
+ * Close a descriptor that coroutines may have waited for: each waiter gets WEIR_CLOSED.
+ * Always close such a descriptor this way, or call weir_fd_forget() (weir/hub.h) just before.
+ * Returns: as close(2).
+ */
+WEIR_API int weir_close(int fd);
+
+/* ---- coroutine-locals --------------------------------------------------------------- */
+
+typedef struct weir_local {
+    unsigned index;
+} weir_local;
+
+enum { WEIR_LOCAL_MAX = 64 };
+
+/**
+ * Make a key under which each coroutine keeps a value of its own, at most WEIR_LOCAL_MAX a
+ * process. `destroy` (may be NULL) gets each value that is not NULL when its coroutine ends,
+ * in whatever way; it runs in that coroutine and must not yield.
+ *
+ * Context: any thread.
+ * Returns: WEIR_OK, WEIR_FULL.
+ */
+WEIR_API weir_status weir_local_new(void (*destroy)(void *value), weir_local *out)
+    WEIR_MUST_CHECK;
+WEIR_API void       *weir_local_get(weir_local key); /* NULL outside a coroutine */
+WEIR_API weir_status weir_local_set(weir_local key, void *value) WEIR_MUST_CHECK;
+
+/* ---- blocking work ------------------------------------------------------------------ */
+
+/**
+ * Run fn(arg) on a thread and wait for it. At most weir_offload_limit() threads (8) work at
+ * once, made when needed and ended after 5 s of idleness; callers beyond that wait in order.
+ * A call made on such a thread, or outside a coroutine, runs fn at once where it is.
+ *
+ * The deadline and a cancel count until fn has begun. Then nothing can stop it, and since
+ * `arg` is the caller's, the call returns only when fn has.
+ *
+ * Yields:  yes.
+ * Returns: WEIR_OK when fn ran; WEIR_TIMEOUT, WEIR_CANCELED when it never began; WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadline);
+WEIR_API void        weir_offload_limit(unsigned max_threads); /* any thread, at any time */
+
+/**
+ * getaddrinfo(3) without blocking the hub, on two threads of its own. A numeric host is
+ * answered at once. A lookup that is cancelled or late is left to its thread, which frees it.
+ *
+ * Yields:  yes, unless numeric. Outside a coroutine it blocks.
+ * Owner:   *out is yours, until freeaddrinfo(3).
+ * Returns: WEIR_OK; WEIR_CONNECT with the resolver's words (native: its EAI_ code);
+ *          WEIR_TIMEOUT, WEIR_CANCELED, WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_resolve(const char *host, const char *service,
+                                  const struct addrinfo *hints, weir_deadline deadline,
+                                  struct addrinfo **out, weir_error *err) WEIR_MUST_CHECK;
+
+WEIR_END_DECLS
+
+#endif

@@ -1,0 +1,181 @@
+/*
+ * offload.c - the crews, and weir_offload().
+ *
+ * A crew is the process's, not a hub's: threads are made when a job finds none idle, and end
+ * when they have been idle for a while. A result wakes its coroutine through the hub's list
+ * of wakes from other threads, so many results at once cost one wake-up of the loop.
+ */
+#include "offload.h"
+
+#include "hub.h"
+
+#include <signal.h>
+#include <time.h>
+
+static __thread bool on_crew_thread;
+
+bool crew_is_here(void)
+{
+    return on_crew_thread;
+}
+
+/* ---- the threads -------------------------------------------------------------------- */
+
+/* Under the lock, which is let go meanwhile. False when the thread should end. */
+static bool wait_for_work(struct crew *crew)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += crew->linger_ms / 1000;
+    while (list_empty(&crew->queue)) {
+        if (crew->threads > crew->limit)
+            return false;
+        crew->idle++;
+        int late = pthread_cond_timedwait(&crew->work, &crew->lock, &until);
+        crew->idle--;
+        if (late && list_empty(&crew->queue))
+            return false;
+    }
+    return crew->threads <= crew->limit;
+}
+
+static void do_one(struct crew *crew, struct job *job)
+{
+    list_unlink(&job->link);
+    job->state = JOB_RUNNING;
+    pthread_mutex_unlock(&crew->lock);
+
+    job->run(job->arg);
+
+    pthread_mutex_lock(&crew->lock);
+    if (job->state == JOB_ABANDONED) {
+        pthread_mutex_unlock(&crew->lock);
+        job->abandon(job->arg);
+        pthread_mutex_lock(&crew->lock);
+        return;
+    }
+    job->state = JOB_DONE;
+    weir_wake_remote(job->waker); /* the job is its owner's from here on */
+}
+
+static void *work(void *arg)
+{
+    struct crew *crew = arg;
+
+    on_crew_thread = true;
+    pthread_mutex_lock(&crew->lock);
+    while (wait_for_work(crew))
+        do_one(crew, LIST_OF(list_first(&crew->queue), struct job, link));
+    crew->threads--;
+    pthread_mutex_unlock(&crew->lock);
+    return NULL;
+}
+
+/* Under the lock. Signals are for the application's threads. */
+static bool add_thread(struct crew *crew)
+{
+    pthread_t      thread;
+    pthread_attr_t attr;
+    sigset_t       all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    bool made = pthread_create(&thread, &attr, work, crew) == 0;
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (made)
+        crew->threads++;
+    return made;
+}
+
+/* ---- a job -------------------------------------------------------------------------- */
+
+static weir_status hand_in(struct crew *crew, struct job *job)
+{
+    weir_status status = WEIR_OK;
+
+    pthread_mutex_lock(&crew->lock);
+    job->state = JOB_QUEUED;
+    list_append(&crew->queue, &job->link);
+    if (crew->idle)
+        pthread_cond_signal(&crew->work);
+    else if (crew->threads < crew->limit && !add_thread(crew) && !crew->threads) {
+        list_unlink(&job->link);
+        status = WEIR_NOMEM;
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return status;
+}
+
+/* The wait ended early. Is the job still ours to wait for? */
+static bool take_back(struct crew *crew, struct job *job)
+{
+    pthread_mutex_lock(&crew->lock);
+    enum job_state state = job->state;
+    if (state == JOB_QUEUED)
+        list_unlink(&job->link);
+    else if (state == JOB_RUNNING && job->abandon)
+        job->state = JOB_ABANDONED;
+    pthread_mutex_unlock(&crew->lock);
+    return state == JOB_DONE || (state == JOB_RUNNING && !job->abandon);
+}
+
+static bool is_done(struct crew *crew, struct job *job)
+{
+    pthread_mutex_lock(&crew->lock);
+    bool done = job->state == JOB_DONE;
+    pthread_mutex_unlock(&crew->lock);
+    return done;
+}
+
+weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
+{
+    job->waker = weir_waker_new();
+    if (hand_in(crew, job) != WEIR_OK)
+        return WEIR_NOMEM;
+
+    weir_status status = weir_park(deadline, "a thread's work");
+    if (status == WEIR_OK)
+        return WEIR_OK;
+    if (!take_back(crew, job)) {
+        if (job->state == JOB_QUEUED && job->abandon)
+            job->abandon(job->arg); /* never began */
+        return status;
+    }
+
+    WEIR_SHIELD(WEIR_FOREVER);
+    for (;;) {
+        weir_waker mine = weir_waker_new();
+        pthread_mutex_lock(&crew->lock);
+        job->waker = mine;
+        pthread_mutex_unlock(&crew->lock);
+        if (is_done(crew, job))
+            return WEIR_OK;
+        (void)weir_park(WEIR_FOREVER, "a thread's work");
+    }
+}
+
+/* ---- weir_offload ------------------------------------------------------------------- */
+
+static struct crew offloads = CREW_INIT(offloads, 8);
+
+weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadline)
+{
+    if (!task_here() || crew_is_here()) {
+        fn(arg);
+        return WEIR_OK;
+    }
+    struct job job = { .run = fn, .arg = arg };
+    return crew_do(&offloads, &job, deadline);
+}
+
+void weir_offload_limit(unsigned max_threads)
+{
+    pthread_mutex_lock(&offloads.lock);
+    offloads.limit = max_threads ? max_threads : 1;
+    pthread_cond_broadcast(&offloads.work); /* those too many end */
+    pthread_mutex_unlock(&offloads.lock);
+}

@@ -1,0 +1,277 @@
+/*
+ * reactor_ev.c - time and readiness by libev. The only file that knows it.
+ *
+ * The hub turns in a prepare watcher, just before the loop would block. While more are ready
+ * an idle watcher keeps the loop from blocking; otherwise one timer stands for all of the
+ * hub's alarms. The same four watchers serve a loop of our own and the application's.
+ *
+ * libev aborts when a watcher is touched after its descriptor was closed, and never reports
+ * a descriptor whose number was closed and used again meanwhile, unless it is told: hence
+ * `fresh`.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct ev_reactor {
+    struct reactor  base;
+    struct ev_loop *loop;
+    bool            own_loop;
+    bool            catches_signals;
+    bool            holds_loop;  /* an application's loop goes on while a coroutine is alive */
+    int64_t         timer_at_ns; /* what the timer is set to; INT64_MAX: it is stopped */
+    ev_prepare      prepare;
+    ev_idle         idle;
+    ev_timer        timer;
+    ev_async        async;
+    ev_signal       term, interrupt;
+    ev_io          *ios[FD_CHUNKS]; /* watchers must not move while they are started */
+};
+
+static struct ev_reactor *of(struct reactor *reactor)
+{
+    return (struct ev_reactor *)reactor;
+}
+
+/* ---- time --------------------------------------------------------------------------- */
+
+static int64_t read_clock(struct reactor *reactor)
+{
+    struct timespec now;
+
+    (void)reactor;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+static void set_timer(struct ev_reactor *r, int64_t at_ns)
+{
+    if (at_ns == r->timer_at_ns)
+        return;
+    r->timer_at_ns = at_ns;
+    ev_timer_stop(r->loop, &r->timer);
+    if (at_ns == INT64_MAX)
+        return;
+    int64_t left = at_ns - read_clock(&r->base);
+    ev_now_update(r->loop); /* a timer counts from the loop's idea of now, which may be old */
+    ev_timer_set(&r->timer, left > 0 ? (double)left / 1e9 : 0., 0.);
+    ev_timer_start(r->loop, &r->timer);
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct ev_reactor *r = timer->data;
+
+    (void)loop;
+    (void)events;
+    r->timer_at_ns = INT64_MAX; /* it has stopped itself; the coming turn sets it anew */
+}
+
+/* ---- turning ------------------------------------------------------------------------ */
+
+/* Our watchers alone shall not keep an application's ev_run() from returning; somebody who
+   waits for another thread, with no watcher of his own, shall. */
+static void hold_loop(struct ev_reactor *r, bool hold)
+{
+    if (r->own_loop || hold == r->holds_loop)
+        return;
+    r->holds_loop = hold;
+    if (hold)
+        ev_ref(r->loop);
+    else
+        ev_unref(r->loop);
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
+{
+    struct ev_reactor *r = prepare->data;
+
+    (void)events;
+    switch (hub_turn(r->base.hub)) {
+    case HUB_AGAIN:
+        if (!ev_is_active(&r->idle))
+            ev_idle_start(loop, &r->idle);
+        break;
+    case HUB_WAIT:
+        if (ev_is_active(&r->idle))
+            ev_idle_stop(loop, &r->idle);
+        set_timer(r, hub_next_alarm(r->base.hub));
+        break;
+    case HUB_DONE:
+        ev_break(loop, EVBREAK_ALL);
+        break;
+    }
+    hold_loop(r, hub_is_busy(r->base.hub));
+}
+
+static void on_idle(struct ev_loop *loop, ev_idle *idle, int events)
+{
+    (void)loop; /* it is enough that the loop did not block */
+    (void)idle;
+    (void)events;
+}
+
+static void on_async(struct ev_loop *loop, ev_async *async, int events)
+{
+    (void)loop; /* the coming turn takes in what other threads said */
+    (void)async;
+    (void)events;
+}
+
+static void on_signal(struct ev_loop *loop, ev_signal *signal, int events)
+{
+    (void)loop;
+    (void)events;
+    hub_cancel_main(((struct ev_reactor *)signal->data)->base.hub);
+}
+
+static void poke(struct reactor *reactor)
+{
+    ev_async_send(of(reactor)->loop, &of(reactor)->async);
+}
+
+static void run(struct reactor *reactor)
+{
+    ev_run(of(reactor)->loop, 0);
+}
+
+/* ---- descriptors -------------------------------------------------------------------- */
+
+static void on_io(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct ev_reactor *r = io->data;
+    int                ready = 0;
+
+    (void)loop;
+    if (events & EV_ERROR) {
+        hub_fd_invalid(r->base.hub, io->fd); /* libev has stopped the watcher */
+        return;
+    }
+    if (events & EV_READ)
+        ready |= WEIR_READ;
+    if (events & EV_WRITE)
+        ready |= WEIR_WRITE;
+    hub_fd_ready(r->base.hub, io->fd, ready);
+}
+
+static ev_io *io_of(struct ev_reactor *r, int fd)
+{
+    ev_io **chunk = &r->ios[fd / FD_CHUNK];
+
+    if (!*chunk) {
+        *chunk = calloc(FD_CHUNK, sizeof **chunk);
+        if (!*chunk)
+            return NULL;
+        for (int i = 0; i < FD_CHUNK; i++) {
+            ev_init(&(*chunk)[i], on_io);
+            (*chunk)[i].data = r;
+        }
+    }
+    return &(*chunk)[fd % FD_CHUNK];
+}
+
+static int watch(struct reactor *reactor, int fd, int events, bool fresh)
+{
+    struct ev_reactor *r = of(reactor);
+    ev_io             *io = io_of(r, fd);
+    int                wanted = (events & WEIR_READ ? EV_READ : 0) |
+                 (events & WEIR_WRITE ? EV_WRITE : 0);
+
+    if (!io)
+        return ENOMEM;
+    if (wanted && fresh && fcntl(fd, F_GETFD) < 0)
+        return errno; /* libev would abort the process */
+    ev_io_stop(r->loop, io);
+    if (!wanted)
+        return 0;
+    if (fresh)
+        ev_io_set(io, fd, wanted);
+    else
+        ev_io_modify(io, wanted);
+    ev_io_start(r->loop, io);
+    return 0;
+}
+
+/* ---- made and freed ----------------------------------------------------------------- */
+
+static void free_reactor(struct reactor *reactor)
+{
+    struct ev_reactor *r = of(reactor);
+
+    for (int chunk = 0; chunk < FD_CHUNKS; chunk++) {
+        for (int i = 0; r->ios[chunk] && i < FD_CHUNK; i++)
+            ev_io_stop(r->loop, &r->ios[chunk][i]);
+        free(r->ios[chunk]);
+    }
+    hold_loop(r, false);
+    if (!r->own_loop) { /* undo the unreferencing below, then stop */
+        ev_ref(r->loop);
+        ev_ref(r->loop);
+    }
+    ev_prepare_stop(r->loop, &r->prepare);
+    ev_idle_stop(r->loop, &r->idle);
+    ev_timer_stop(r->loop, &r->timer);
+    ev_async_stop(r->loop, &r->async);
+    if (r->catches_signals) {
+        ev_signal_stop(r->loop, &r->term);
+        ev_signal_stop(r->loop, &r->interrupt);
+    }
+    if (r->own_loop)
+        ev_loop_destroy(r->loop);
+    free(r);
+}
+
+static void catch_signals(struct ev_reactor *r)
+{
+    ev_signal_init(&r->term, on_signal, SIGTERM);
+    ev_signal_init(&r->interrupt, on_signal, SIGINT);
+    r->term.data = r->interrupt.data = r;
+    ev_signal_start(r->loop, &r->term);
+    ev_signal_start(r->loop, &r->interrupt);
+    r->catches_signals = true;
+}
+
+static const struct reactor_ops ops = {
+    .clock = read_clock,
+    .watch = watch,
+    .poke = poke,
+    .run = run,
+    .free = free_reactor,
+};
+
+struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
+{
+    struct ev_reactor *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+
+    r->base.ops = &ops;
+    r->own_loop = !loop;
+    r->loop = loop ? loop : ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (!r->loop) {
+        free(r);
+        return NULL;
+    }
+    r->timer_at_ns = INT64_MAX;
+    ev_prepare_init(&r->prepare, on_prepare);
+    ev_idle_init(&r->idle, on_idle);
+    ev_timer_init(&r->timer, on_timer, 0., 0.);
+    ev_async_init(&r->async, on_async);
+    r->prepare.data = r->timer.data = r;
+    ev_prepare_start(r->loop, &r->prepare);
+    ev_async_start(r->loop, &r->async);
+    if (!r->own_loop) { /* we alone shall not keep the application's loop running */
+        ev_unref(r->loop);
+        ev_unref(r->loop);
+    }
+    if (cancel_on_signals)
+        catch_signals(r);
+    return &r->base;
+}

@@ -1,0 +1,45 @@
+/*
+ * stack.h - memory for coroutines to run on, each with a guard below it.
+ *
+ * Knows:   slabs, guard pages, reuse.
+ * Ignores: what runs on a stack.
+ */
+#ifndef STACK_H
+#define STACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <weir/error.h>
+
+struct slab;
+
+/* One stack. It lives beside its slab, not on it: an unused stack touches no memory. */
+struct stack {
+    struct stack *next; /* in its depot's free list */
+    void         *low;  /* the lowest usable byte; the guard is just below */
+    struct slab  *slab;
+    unsigned      number; /* the tools' name for it */
+};
+
+/* All stacks of one size of one hub; a hub has few sizes. */
+struct depot {
+    struct depot *next;
+    struct stack *free; /* last in, first out: the warmest is reused first */
+    struct slab  *slabs;
+    size_t        size; /* usable bytes of each */
+    size_t        in_use;
+};
+
+/* Whole pages, at least 16 KiB: less would not hold one snprintf of a double. */
+size_t stack_round(size_t size);
+
+void          depot_init(struct depot *depot, size_t size);
+void          depot_free(struct depot *depot); /* none may be in use */
+struct stack *stack_take(struct depot *depot, weir_error *err);
+void          stack_give(struct depot *depot, struct stack *stack);
+
+/* Does this address lie in the guard of any stack of the process? Async-signal-safe. */
+bool stack_guard_hit(uintptr_t address, size_t *size);
+
+#endif

@@ -1,0 +1,365 @@
+/*
+ * task.c - a coroutine's life: made, run, ended, kept in reserve.
+ *
+ * A task's record is apart from its stack, because others may ask about it after it has
+ * ended. Records and stacks are both reused last in, first out, and never leave their hub.
+ * A record that is used again keeps its token: an old ticket for it stays stale.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TASKS_PER_BLOCK = 64 };
+
+struct task_block {
+    struct task_block *next;
+    weir_task          tasks[TASKS_PER_BLOCK];
+};
+
+/* ---- records ------------------------------------------------------------------------ */
+
+static weir_task *record_take(weir_hub *hub)
+{
+    if (!hub->free_tasks) {
+        struct task_block *block = calloc(1, sizeof *block);
+        if (!block)
+            return NULL;
+        block->next = hub->task_blocks;
+        hub->task_blocks = block;
+        for (int i = TASKS_PER_BLOCK - 1; i >= 0; i--) {
+            block->tasks[i].next_ready = hub->free_tasks;
+            hub->free_tasks = &block->tasks[i];
+        }
+    }
+    weir_task *task = hub->free_tasks;
+    hub->free_tasks = task->next_ready;
+    return task;
+}
+
+static void record_give(weir_hub *hub, weir_task *task)
+{
+    task->next_ready = hub->free_tasks;
+    hub->free_tasks = task;
+}
+
+void tasks_free(weir_hub *hub)
+{
+    for (struct task_block *block = hub->task_blocks, *next; block; block = next) {
+        next = block->next;
+        free(block);
+    }
+}
+
+/* ---- stacks ------------------------------------------------------------------------- */
+
+static struct depot *depot_of(weir_hub *hub, const weir_spawn_opts *opts)
+{
+    struct depot *depot = &hub->depot;
+
+    if (!opts || !opts->stack_size)
+        return depot;
+    size_t size = stack_round(opts->stack_size);
+    while (depot->size != size) {
+        if (!depot->next) {
+            depot->next = malloc(sizeof *depot);
+            if (!depot->next)
+                return NULL;
+            depot_init(depot->next, size);
+        }
+        depot = depot->next;
+    }
+    return depot;
+}
+
+static void give_stack_back(weir_task *task)
+{
+    if (task->stack)
+        stack_give(task->depot, task->stack);
+    task->stack = NULL;
+}
+
+/* ---- joining ------------------------------------------------------------------------ */
+
+/* The result is handed over at the end: by the time it is read the record may be another's. */
+struct joiner {
+    struct list link;
+    weir_waker  waker;
+    bool        ended;
+    weir_status result;
+};
+
+static void tell_joiners(weir_task *task)
+{
+    while (!list_empty(&task->joiners)) {
+        struct joiner *joiner = LIST_OF(list_first(&task->joiners), struct joiner, link);
+        list_unlink(&joiner->link);
+        joiner->ended = true;
+        joiner->result = task->status;
+        weir_wake(joiner->waker);
+    }
+}
+
+weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result)
+{
+    struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status };
+
+    if (task == task_here())
+        return WEIR_USAGE; /* it would wait for itself */
+    if (me.ended) {
+        weir_spend(1);
+    } else {
+        me.waker = weir_waker_new();
+        list_append(&task->joiners, &me.link);
+        weir_status status = weir_park(deadline, "a coroutine to end");
+        list_unlink(&me.link);
+        if (!me.ended)
+            return status;
+    }
+    if (result)
+        *result = me.result;
+    return WEIR_OK;
+}
+
+/* ---- the body ----------------------------------------------------------------------- */
+
+static void run_exit_hooks(weir_task *task)
+{
+    task->no_yield = true;
+    while (task->hooks.next != &task->hooks) {
+        weir_exit_hook *hook = task->hooks.next;
+        weir_exit_hook_remove(hook);
+        hook->fn(hook);
+    }
+    if (task->locals)
+        locals_destroy(task);
+}
+
+static void leave(weir_hub *hub, weir_task *task)
+{
+    weir_task *next = hub_pick(hub);
+
+    hub->spent = 0;
+    hub->running = next;
+    if (next)
+        next->state = TASK_RUNNING;
+    context_leave(&task->context, next ? &next->context : &hub->context);
+}
+
+static void retire(weir_task *task)
+{
+    task->state = TASK_DONE;
+    task->hub->reserve--;
+    weir_alarm_stop(&task->alarm);
+    weir_alarm_reserve(-1);
+    give_stack_back(task);
+    task_forget(task);
+}
+
+static void end_reserved(weir_hub *hub, weir_task *task)
+{
+    task->state = TASK_RESERVED;
+    hub->busy_reserve--;
+    if (task->retiring)
+        retire(task);
+}
+
+static void end_spawned(weir_hub *hub, weir_task *task)
+{
+    task->state = TASK_DONE;
+    if (--hub->live == 1)
+        weir_wake(hub->last_one_waits);
+    tell_joiners(task);
+    /* Nobody spawns between this and the switch away, so the stack we stand on stays ours. */
+    give_stack_back(task);
+    weir_alarm_stop(&task->alarm);
+    weir_alarm_reserve(-1);
+    group_member_done(task->group, task);
+}
+
+static void body(void *arg)
+{
+    weir_task *task = arg;
+    weir_hub  *hub = task->hub;
+
+    if (hub->cxx_at)
+        *hub->cxx_at = (struct cxx_state){ 0 };
+    task->status = task->fn(task->arg);
+    run_exit_hooks(task);
+    if (task->reserved)
+        end_reserved(hub, task);
+    else
+        end_spawned(hub, task);
+    leave(hub, task);
+}
+
+/* ---- making ------------------------------------------------------------------------- */
+
+void task_make_context(weir_task *task)
+{
+    context_make(&task->context, task->stack->low, task->depot->size, body, task);
+}
+
+weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void *arg,
+                    const char *site, weir_error *err)
+{
+    struct depot *depot = depot_of(hub, opts);
+    weir_task    *task = depot ? record_take(hub) : NULL;
+    if (!task || weir_alarm_reserve(1) != WEIR_OK) {
+        if (task)
+            record_give(hub, task);
+        weir_error_set(err, WEIR_NOMEM, "no memory for a coroutine");
+        return NULL;
+    }
+    struct stack *stack = stack_take(depot, err);
+    if (!stack) {
+        weir_alarm_reserve(-1);
+        record_give(hub, task);
+        return NULL;
+    }
+
+    task->state = TASK_DONE;
+    task->token++;
+    task->woken = task->canceled = task->shielded = task->no_yield = false;
+    task->reserved = task->retiring = false;
+    task->limit_ns = INT64_MAX;
+    task->wake_at_ns = INT64_MAX;
+    task->why = NULL;
+    task->hub = hub;
+    task->scope = NULL;
+    task->fn = fn;
+    task->arg = arg;
+    task->stack = stack;
+    task->depot = depot;
+    task->group = NULL;
+    list_init(&task->link);
+    list_init(&task->joiners);
+    task->hooks.prev = task->hooks.next = &task->hooks;
+    task->status = WEIR_OK;
+    task->id = ++hub->last_id;
+    task->name = opts && opts->name ? opts->name : NULL;
+    task->site = site;
+    return task;
+}
+
+void task_forget(weir_task *task)
+{
+    list_unlink(&task->link);
+    record_give(task->hub, task);
+}
+
+/* ---- in reserve --------------------------------------------------------------------- */
+
+weir_status weir_reserve_new(const char *name, weir_task **out, weir_error *err)
+{
+    weir_hub  *hub = hub_here_;
+    weir_task *task;
+
+    *out = NULL;
+    if (!hub)
+        return weir_error_set(err, WEIR_USAGE, "this thread has no hub: call weir_run() first");
+    task = task_new(hub, &(weir_spawn_opts){ .name = name }, NULL, NULL, "weir", err);
+    if (!task)
+        return WEIR_NOMEM;
+    task->state = TASK_RESERVED;
+    task->reserved = true;
+    hub->reserve++;
+    *out = task;
+    return WEIR_OK;
+}
+
+void weir_reserve_start(weir_task *task, weir_fn fn, void *arg)
+{
+    weir_hub *hub = task->hub;
+
+    if (task->state != TASK_RESERVED) {
+        LOG(WEIR_LOG_ERROR, "a coroutine in reserve was started while it works");
+        return;
+    }
+    task->fn = fn;
+    task->arg = arg;
+    task->canceled = task->shielded = task->no_yield = false;
+    task->limit_ns = INT64_MAX;
+    task->scope = NULL;
+    task->woken = false;
+    task->token++;
+    hub->busy_reserve++;
+    task_make_context(task);
+    task_make_ready(task);
+}
+
+bool weir_reserve_busy(const weir_task *task)
+{
+    return task->state != TASK_RESERVED;
+}
+
+void weir_reserve_free(weir_task *task)
+{
+    if (!task)
+        return;
+    if (task->state == TASK_RESERVED)
+        retire(task);
+    else if (task == task_here())
+        task->retiring = true;
+    else
+        LOG(WEIR_LOG_ERROR, "a coroutine in reserve was freed while it works");
+}
+
+/* ---- asking about one --------------------------------------------------------------- */
+
+weir_task *weir_self(void)
+{
+    return task_here();
+}
+
+weir_hub *weir_task_hub(const weir_task *task)
+{
+    return task->hub;
+}
+
+uint64_t weir_task_id(const weir_task *task)
+{
+    return task->id;
+}
+
+const char *weir_task_name(const weir_task *task)
+{
+    return task->name ? task->name : "coroutine";
+}
+
+const char *weir_task_site(const weir_task *task)
+{
+    return task->site;
+}
+
+bool weir_task_done(const weir_task *task)
+{
+    return task->state == TASK_DONE;
+}
+
+/* ---- exit hooks --------------------------------------------------------------------- */
+
+void weir_exit_hook_add(weir_task *task, weir_exit_hook *hook)
+{
+    hook->prev = &task->hooks;
+    hook->next = task->hooks.next;
+    hook->prev->next = hook;
+    hook->next->prev = hook;
+}
+
+void weir_exit_hook_remove(weir_exit_hook *hook)
+{
+    hook->prev->next = hook->next;
+    hook->next->prev = hook->prev;
+}
+
+unsigned weir_exit_hook_count(const weir_task *task, void (*fn)(weir_exit_hook *),
+                              bool (*which)(const weir_exit_hook *hook, void *arg), void *arg)
+{
+    unsigned count = 0;
+
+    for (const weir_exit_hook *hook = task->hooks.next; hook != &task->hooks; hook = hook->next)
+        count += hook->fn == fn && (!which || which(hook, arg));
+    return count;
+}

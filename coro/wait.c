@@ -1,0 +1,351 @@
+/*
+ * wait.c - parking, waking, and who runs next.
+ *
+ * Everything that waits is a park; everything that ends a wait is a wake. A coroutine that
+ * parks picks the next ready one and switches to it directly; the hub's own stack is entered
+ * only when nobody is ready or the loop's turn has come.
+ *
+ * Deadlines are lazy. A task has one alarm, which stays where it is when a wait ends: the
+ * next wait mostly ends later than the alarm, which then rings once for nothing and moves
+ * itself. So a wait that is satisfied in time costs no work on the heap at all.
+ */
+#include "hub.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    BATCH_CLOCK = 64, /* switches between looks at the clock */
+    FAILED_UNITS = 64 /* price of a wait that fails at once, see weir_spend() */
+};
+
+/* ---- who runs next ------------------------------------------------------------------ */
+
+static void ready_append(weir_hub *hub, weir_task *task)
+{
+    task->state = TASK_READY;
+    task->next_ready = NULL;
+    *hub->ready_last = task;
+    hub->ready_last = &task->next_ready;
+}
+
+void task_make_ready(weir_task *task)
+{
+    ready_append(task->hub, task);
+}
+
+/* Who is next, or NULL when it is the loop's turn. */
+weir_task *hub_pick(weir_hub *hub)
+{
+    weir_task *task = hub->ready_first;
+
+    if (!task || hub->batch_left <= 0)
+        return NULL;
+    if (--hub->batch_left % BATCH_CLOCK == 0) {
+        hub->now_ns = hub->reactor->ops->clock(hub->reactor);
+        if (hub->now_ns >= hub->batch_end_ns) {
+            hub->batch_left = 0;
+            return NULL;
+        }
+    }
+    hub->ready_first = task->next_ready;
+    if (!hub->ready_first)
+        hub->ready_last = &hub->ready_first;
+    return task;
+}
+
+static void restore(weir_hub *hub, int saved_errno, const struct cxx_state *cxx)
+{
+    *hub->errno_at = saved_errno;
+    if (hub->cxx_at)
+        *hub->cxx_at = *cxx;
+}
+
+static void save(weir_hub *hub, int *saved_errno, struct cxx_state *cxx)
+{
+    *saved_errno = *hub->errno_at;
+    if (hub->cxx_at)
+        *cxx = *hub->cxx_at;
+}
+
+/* Its state says already why it leaves. Inline for the reason given in context.h. */
+__attribute__((always_inline)) static inline void switch_away(weir_hub *hub, weir_task *self)
+{
+    weir_task *next = hub_pick(hub);
+
+    hub->spent = 0;
+    if (next == self) {
+        self->state = TASK_RUNNING;
+        return;
+    }
+    save(hub, &self->saved_errno, &self->cxx);
+    hub->running = next;
+    if (next)
+        next->state = TASK_RUNNING;
+    context_switch(&self->context, next ? &next->context : &hub->context);
+    restore(hub, self->saved_errno, &self->cxx);
+}
+
+/* Run a task, and everybody it hands over to, until somebody comes back to the hub. */
+void hub_start(weir_task *task)
+{
+    weir_hub *hub = task->hub;
+
+    save(hub, &hub->saved_errno, &hub->cxx);
+    hub->running = task;
+    task->state = TASK_RUNNING;
+    context_switch(&hub->context, &task->context);
+    restore(hub, hub->saved_errno, &hub->cxx);
+}
+
+/* ---- park and wake ------------------------------------------------------------------ */
+
+static void ring_at(weir_task *task, int64_t at_ns)
+{
+    task->wake_at_ns = at_ns;
+    if (at_ns != INT64_MAX && (!task->alarm.slot || task->alarm.at_ns > at_ns))
+        weir_alarm_set(&task->alarm, at_ns, task_alarm_rang);
+}
+
+void task_alarm_rang(weir_alarm *alarm)
+{
+    weir_task *task = LIST_OF(alarm, weir_task, alarm);
+
+    if (task->state != TASK_PARKED || task->wake_at_ns == INT64_MAX)
+        return; /* the wait it was set for is long over */
+    if (task->wake_at_ns > task->hub->now_ns)
+        weir_alarm_set(alarm, task->wake_at_ns, task_alarm_rang);
+    else
+        task_wake(task, WEIR_TIMEOUT);
+}
+
+void task_wake(weir_task *task, weir_status with)
+{
+    task->woken_by = with;
+    if (task->state == TASK_PARKED)
+        ready_append(task->hub, task);
+}
+
+weir_waker weir_waker_new(void)
+{
+    weir_task *task = task_here();
+
+    if (!task)
+        return (weir_waker){ 0 };
+    task->woken = false;
+    return (weir_waker){ task, ++task->token };
+}
+
+void weir_wake(weir_waker waker)
+{
+    weir_task *task = waker.task;
+
+    if (!task || task->token != waker.token)
+        return;
+    if (task->state == TASK_RUNNING)
+        task->woken = true;
+    else
+        task_wake(task, WEIR_OK); /* also one whom a cancel or deadline made ready: it had it in time */
+}
+
+static weir_status refuse_park(const char *why)
+{
+    LOG(WEIR_LOG_ERROR, "waiting for %s where nothing may wait: %s", why,
+        task_here() ? "in an exit hook or a destructor" : "outside of a coroutine");
+    return WEIR_USAGE;
+}
+
+/* A wait that is over before it begins: nobody may go round a loop of those for ever. */
+static weir_status fail_at_once(weir_task *task, weir_status status)
+{
+    task->token++;
+    weir_spend(FAILED_UNITS);
+    return status;
+}
+
+weir_status weir_pending(weir_deadline deadline)
+{
+    weir_task *task = task_here();
+
+    if (!task)
+        return WEIR_OK;
+    if (task->canceled && !task->shielded)
+        return WEIR_CANCELED;
+    if (deadline.at_ns <= task->hub->now_ns || task->limit_ns <= task->hub->now_ns)
+        return WEIR_TIMEOUT;
+    return WEIR_OK;
+}
+
+weir_status weir_park(weir_deadline deadline, const char *why)
+{
+    weir_task *task = task_here();
+
+    if (!task || task->no_yield)
+        return refuse_park(why);
+
+    weir_hub *hub = task->hub;
+    int64_t   until = deadline.at_ns < task->limit_ns ? deadline.at_ns : task->limit_ns;
+
+    if (task->woken) {
+        task->woken = false;
+        task->token++;
+        return WEIR_OK;
+    }
+    if (task->canceled && !task->shielded)
+        return fail_at_once(task, WEIR_CANCELED);
+    if (until <= hub->now_ns)
+        return fail_at_once(task, WEIR_TIMEOUT);
+
+    ring_at(task, until);
+    task->why = why;
+    task->state = TASK_PARKED;
+    switch_away(hub, task);
+    task->token++;
+    task->why = NULL;
+    return task->woken_by;
+}
+
+void weir_cancel(weir_task *task)
+{
+    if (!task || task->state == TASK_DONE || task->state == TASK_RESERVED)
+        return;
+    task->canceled = true;
+    if (task->state == TASK_PARKED && !task->shielded)
+        task_wake(task, WEIR_CANCELED);
+}
+
+/* ---- giving way --------------------------------------------------------------------- */
+
+/* Behind everybody who is ready now. */
+__attribute__((always_inline)) static inline void go_to_the_back(weir_hub *hub, weir_task *task)
+{
+    ready_append(hub, task);
+    switch_away(hub, task);
+}
+
+weir_status weir_yield(void)
+{
+    weir_task *task = task_here();
+
+    if (!task || task->no_yield)
+        return WEIR_OK;
+    go_to_the_back(task->hub, task);
+    if (task->canceled && !task->shielded)
+        return WEIR_CANCELED;
+    return task->limit_ns <= task->hub->now_ns ? WEIR_TIMEOUT : WEIR_OK;
+}
+
+void weir_spend(unsigned units)
+{
+    weir_task *task = task_here();
+
+    if (!task)
+        return;
+    weir_hub *hub = task->hub;
+    hub->spent += units;
+    if (hub->spent < WEIR_UNITS || task->no_yield)
+        return;
+    hub->batch_left = 0; /* not only the others' turn: the loop's, or a busy reader starves all fds */
+    go_to_the_back(hub, task);
+}
+
+static weir_status block_until(weir_deadline deadline)
+{
+    struct timespec until = { deadline.at_ns / 1000000000, deadline.at_ns % 1000000000 };
+
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+        continue;
+    return WEIR_OK;
+}
+
+weir_status weir_sleep(weir_deadline deadline)
+{
+    weir_task *task = task_here();
+
+    if (!task)
+        return block_until(deadline);
+
+    bool        ours = deadline.at_ns <= task->limit_ns;
+    weir_waker  none = weir_waker_new();
+    weir_status status = weir_park(deadline, "a time");
+
+    (void)none; /* nobody has this ticket: only time or a cancel ends the park */
+    return status == WEIR_TIMEOUT && ours ? WEIR_OK : status;
+}
+
+/* ---- queues of waiters -------------------------------------------------------------- */
+
+weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *why)
+{
+    struct waiter me = { .waker = weir_waker_new() };
+
+    list_append(waiters, &me.link);
+    weir_status status = weir_park(deadline, why);
+    list_unlink(&me.link);
+    return status;
+}
+
+bool wake_first(struct list *waiters)
+{
+    struct list *first = list_first(waiters);
+
+    if (!first)
+        return false;
+    list_unlink(first);
+    weir_wake(LIST_OF(first, struct waiter, link)->waker);
+    return true;
+}
+
+void wake_all(struct list *waiters)
+{
+    while (wake_first(waiters))
+        continue;
+}
+
+/* ---- from other threads ------------------------------------------------------------- */
+
+/*
+ * A task is in the hub's list at most once, with the latest token that was said. The hub
+ * clears the mark before it reads the token, under the same lock, so no wake is lost.
+ */
+void weir_wake_remote(weir_waker waker)
+{
+    weir_task *task = waker.task;
+    weir_hub  *hub = task->hub;
+
+    pthread_mutex_lock(&hub->lock);
+    if (!task->remote_queued) {
+        task->remote_queued = true;
+        task->remote_next = NULL;
+        task->remote_token = waker.token;
+        *hub->remote_last = task;
+        hub->remote_last = &task->remote_next;
+    } else if (waker.token > task->remote_token) {
+        task->remote_token = waker.token;
+    }
+    atomic_store(&hub->remote_pending, true);
+    /* Under the lock: once the hub has taken this wake it may end, and the reactor with it. */
+    hub->reactor->ops->poke(hub->reactor);
+    pthread_mutex_unlock(&hub->lock);
+}
+
+void hub_take_remote_wakes(weir_hub *hub)
+{
+    if (!atomic_load_explicit(&hub->remote_pending, memory_order_relaxed))
+        return;
+
+    pthread_mutex_lock(&hub->lock);
+    atomic_store(&hub->remote_pending, false);
+    weir_task *task = hub->remote_first;
+    hub->remote_first = NULL;
+    hub->remote_last = &hub->remote_first;
+    while (task) {
+        weir_task *next = task->remote_next;
+        task->remote_queued = false;
+        weir_wake((weir_waker){ task, task->remote_token });
+        task = next;
+    }
+    pthread_mutex_unlock(&hub->lock);
+}
