@@ -1,0 +1,444 @@
+/*
+ * budget.c - one account of descriptors for the whole process.
+ *
+ * Each pool is promised a floor, one connection's descriptors, when it is made; those are its
+ * own whatever happens. Above the floors everybody competes in one queue, strictly in order.
+ * Whoever must queue has idle connections of other pools closed: at once when he is below
+ * his floor's worth, else those unused for 100 ms (a shorter rest is a pause between two
+ * requests). A pool that has more than its part gives up connections while somebody who is
+ * older than its own waiters queues here.
+ *
+ * The account is behind a lock, because hubs of several threads draw from it; who waits is
+ * woken by a wake that may come from another thread. Pools of other threads are not asked to
+ * close idle connections: their own idle timeouts give those back.
+ */
+#include "pool.h"
+
+#include "log.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum {
+    EVICT_AFTER_MS = 100,   /* an idle connection is fair game after this */
+    KERNEL_PAUSE_MS = 100,  /* longest wait before the kernel is asked again */
+    RESERVE_MIN = 8,
+    RESERVE_MAX = 64,
+};
+
+/* Somebody who waits for descriptors, on his own stack. */
+struct request {
+    struct list          link;
+    struct budget_share *share; /* NULL: a token's */
+    unsigned             count;
+    int64_t              since_ns;
+    bool                 granted;
+    weir_waker           waker;
+    weir_hub            *hub;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    bool            known;    /* the limit has been worked out */
+    unsigned        limit;
+    unsigned        committed; /* sum over shares of the larger of floor and used, and tokens */
+    unsigned        tokens;
+    unsigned        used;
+    struct list     shares;
+    unsigned        share_count;
+    struct list     queue;
+    atomic_uint     waiting;
+    struct list     parked;   /* those whom the kernel refused: struct request */
+    weir_budget_stats stats;
+} account = {
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .shares = { &account.shares, &account.shares },
+    .queue = { &account.queue, &account.queue },
+    .parked = { &account.parked, &account.parked },
+};
+
+/* ---- how much there is ---------------------------------------------------------------- */
+
+static unsigned open_now(void)
+{
+    DIR     *dir = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    if (!dir)
+        return 16; /* a guess, where there is no /proc */
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count - 3; /* ".", "..", and the folder itself */
+}
+
+static unsigned usual_reserve(unsigned nofile)
+{
+    unsigned reserve = nofile / 10;
+
+    return reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
+}
+
+/* Under the lock. */
+static unsigned work_out(unsigned reserve)
+{
+    struct rlimit rlimit = { 0 };
+    unsigned      nofile = UINT_MAX / 2;
+
+    getrlimit(RLIMIT_NOFILE, &rlimit);
+    if (rlimit.rlim_cur < nofile)
+        nofile = (unsigned)rlimit.rlim_cur;
+    unsigned taken = open_now() + (reserve ? reserve : usual_reserve(nofile));
+    taken -= account.used < taken ? account.used : taken; /* ours are open too, and counted here */
+    return nofile > taken ? nofile - taken : 0;
+}
+
+static void know_limit(void)
+{
+    if (!account.known)
+        account.limit = work_out(0);
+    account.known = true;
+}
+
+static void grant_what_fits(void);
+
+weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
+{
+    weir_status status = WEIR_OK;
+
+    pthread_mutex_lock(&account.lock);
+    unsigned limit = opts && opts->limit ? opts->limit : work_out(opts ? opts->reserve : 0);
+    if (limit < account.committed) {
+        status = weir_error_set(err, WEIR_USAGE,
+                                "a budget of %u descriptors does not cover the %u in use or "
+                                "promised to pools",
+                                limit, account.committed);
+    } else {
+        account.limit = limit;
+        account.known = true;
+        grant_what_fits();
+    }
+    pthread_mutex_unlock(&account.lock);
+    return status;
+}
+
+/* ---- the arithmetic, under the lock ---------------------------------------------------- */
+
+static unsigned larger(unsigned a, unsigned b)
+{
+    return a > b ? a : b;
+}
+
+/* What taking `count` more would add to what is committed. */
+static unsigned cost(const struct budget_share *share, unsigned count)
+{
+    if (!share)
+        return count;
+    return larger(share->floor, share->used + count) - larger(share->floor, share->used);
+}
+
+static void book(struct budget_share *share, unsigned count)
+{
+    account.committed += cost(share, count);
+    account.used += count;
+    if (share)
+        share->used += count;
+    else
+        account.tokens += count;
+    if (account.used > account.stats.peak)
+        account.stats.peak = account.used;
+}
+
+static void unbook(struct budget_share *share, unsigned count)
+{
+    account.used -= count;
+    if (share) {
+        unsigned before = larger(share->floor, share->used);
+        share->used -= count;
+        account.committed -= before - larger(share->floor, share->used);
+    } else {
+        account.tokens -= count;
+        account.committed -= count;
+    }
+}
+
+static bool fits(const struct budget_share *share, unsigned count)
+{
+    return account.committed + cost(share, count) <= account.limit;
+}
+
+static void wake(struct request *request)
+{
+    if (request->hub == weir_hub_here())
+        weir_wake(request->waker);
+    else
+        weir_wake_remote(request->waker);
+}
+
+static void grant_what_fits(void)
+{
+    struct list *first;
+
+    while ((first = list_first(&account.queue)) != NULL) {
+        struct request *request = LIST_OF(first, struct request, link);
+        if (!fits(request->share, request->count))
+            return; /* in order: who comes later does not slip past */
+        list_unlink(&request->link);
+        atomic_fetch_sub(&account.waiting, 1);
+        book(request->share, request->count);
+        request->granted = true;
+        wake(request);
+    }
+}
+
+static void wake_parked(void)
+{
+    struct list *first = list_first(&account.parked);
+
+    if (first) {
+        list_unlink(first);
+        wake(LIST_OF(first, struct request, link));
+    }
+}
+
+/* ---- shares ----------------------------------------------------------------------------- */
+
+weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err)
+{
+    weir_status status = WEIR_OK;
+
+    pthread_mutex_lock(&account.lock);
+    know_limit();
+    if (account.committed + floor > account.limit) {
+        status = weir_error_set(err, WEIR_FULL,
+                                "no descriptors left to promise this pool %u: %u of %u are in use "
+                                "or promised. Raise RLIMIT_NOFILE (then weir_budget_set()), or "
+                                "make fewer pools",
+                                floor, account.committed, account.limit);
+    } else {
+        share->floor = floor;
+        share->used = 0;
+        share->hub = weir_hub_here();
+        list_append(&account.shares, &share->link);
+        account.share_count++;
+        account.committed += floor;
+    }
+    pthread_mutex_unlock(&account.lock);
+    return status;
+}
+
+void budget_leave(struct budget_share *share)
+{
+    pthread_mutex_lock(&account.lock);
+    list_unlink(&share->link);
+    account.share_count--;
+    account.committed -= share->floor;
+    grant_what_fits();
+    pthread_mutex_unlock(&account.lock);
+}
+
+bool budget_claims(const struct budget_share *share, int64_t since_ns)
+{
+    if (!atomic_load_explicit(&account.waiting, memory_order_relaxed))
+        return false;
+
+    pthread_mutex_lock(&account.lock);
+    struct list *first = list_first(&account.queue);
+    bool         claims = false;
+    if (first) {
+        const struct request *request = LIST_OF(first, struct request, link);
+        unsigned part = account.limit / (account.share_count ? account.share_count : 1);
+        claims = request->share != share && request->since_ns < since_ns &&
+                 share->used > larger(share->floor, part);
+    }
+    pthread_mutex_unlock(&account.lock);
+    return claims;
+}
+
+/* ---- making room -------------------------------------------------------------------------- */
+
+/* Have some other pool of this thread close an idle connection, in turn. Evicting takes no
+   lock and does not yield, so it may happen under ours. */
+static void make_room(const struct budget_share *asker)
+{
+    weir_hub *hub = weir_hub_here();
+    int64_t   rest =
+        asker && asker->used < asker->floor ? 0 : (int64_t)EVICT_AFTER_MS * 1000000;
+
+    pthread_mutex_lock(&account.lock);
+    LIST_EACH(node, &account.shares) {
+        struct budget_share *share = LIST_OF(node, struct budget_share, link);
+        if (share == asker || share->hub != hub || share->used <= share->floor ||
+            !share->evict(share, rest))
+            continue;
+        account.stats.evictions++;
+        list_unlink(node);
+        list_append(&account.shares, node);
+        break;
+    }
+    pthread_mutex_unlock(&account.lock);
+}
+
+/* ---- paying ------------------------------------------------------------------------------- */
+
+static void enqueue(struct request *request)
+{
+    list_append(&account.queue, &request->link);
+    account.stats.waited++;
+    atomic_fetch_add(&account.waiting, 1);
+}
+
+/* True when it was granted in the meantime. */
+static bool withdraw(struct request *request)
+{
+    pthread_mutex_lock(&account.lock);
+    bool granted = request->granted;
+    if (!granted && !list_empty(&request->link)) {
+        list_unlink(&request->link);
+        atomic_fetch_sub(&account.waiting, 1);
+        grant_what_fits(); /* it may have stood in the way of a smaller one */
+    }
+    pthread_mutex_unlock(&account.lock);
+    return granted;
+}
+
+static bool granted_yet(struct request *request)
+{
+    pthread_mutex_lock(&account.lock);
+    bool granted = request->granted;
+    if (!granted)
+        request->waker = weir_waker_new();
+    pthread_mutex_unlock(&account.lock);
+    return granted;
+}
+
+static weir_deadline earlier_of(weir_deadline deadline, int64_t ms)
+{
+    int64_t at = ns_after(weir_now(), ms);
+
+    return weir_deadline_at(deadline.at_ns < at ? deadline.at_ns : at);
+}
+
+static weir_status pay(struct budget_share *share, unsigned count, bool patient,
+                       weir_deadline deadline)
+{
+    struct request request = { .share = share,
+                               .count = count,
+                               .since_ns = weir_now(),
+                               .hub = weir_hub_here() };
+
+    list_init(&request.link);
+    pthread_mutex_lock(&account.lock);
+    know_limit();
+    bool own = share && share->used + count <= share->floor; /* promised: nobody is asked */
+    if (own || (list_empty(&account.queue) && fits(share, count))) {
+        book(share, count);
+        request.granted = true;
+    } else {
+        enqueue(&request);
+    }
+    pthread_mutex_unlock(&account.lock);
+
+    while (!granted_yet(&request)) {
+        if (!patient)
+            make_room(share);
+        weir_status status =
+            weir_park(earlier_of(deadline, EVICT_AFTER_MS), "descriptors of the budget");
+        if (status == WEIR_CANCELED || (status == WEIR_TIMEOUT && weir_pending(deadline))) {
+            if (!withdraw(&request))
+                return status;
+            if (status == WEIR_CANCELED) {
+                budget_refund(share, count);
+                return status;
+            }
+            return WEIR_OK; /* granted in the very turn of the deadline */
+        }
+    }
+    return WEIR_OK;
+}
+
+weir_status budget_pay(struct budget_share *share, unsigned count, bool patient)
+{
+    return pay(share, count, patient, WEIR_FOREVER);
+}
+
+void budget_refund(struct budget_share *share, unsigned count)
+{
+    if (!count)
+        return;
+    pthread_mutex_lock(&account.lock);
+    unbook(share, count);
+    grant_what_fits();
+    wake_parked();
+    pthread_mutex_unlock(&account.lock);
+}
+
+weir_status budget_wait_for_kernel(void)
+{
+    struct request request = { .waker = weir_waker_new(), .hub = weir_hub_here() };
+
+    pthread_mutex_lock(&account.lock);
+    account.stats.exhausted++;
+    list_append(&account.parked, &request.link);
+    pthread_mutex_unlock(&account.lock);
+
+    weir_status status =
+        weir_park(earlier_of(WEIR_FOREVER, KERNEL_PAUSE_MS), "a file descriptor of the kernel's");
+
+    pthread_mutex_lock(&account.lock);
+    list_unlink(&request.link);
+    pthread_mutex_unlock(&account.lock);
+    return status == WEIR_TIMEOUT ? weir_pending(WEIR_FOREVER) : status;
+}
+
+/* ---- tokens ------------------------------------------------------------------------------- */
+
+weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
+                             weir_budget_token *out, weir_error *err)
+{
+    out->descriptors = 0;
+    if (!weir_self())
+        return weir_error_set(err, WEIR_USAGE, "weir_budget_take() outside of a coroutine");
+
+    pthread_mutex_lock(&account.lock);
+    know_limit();
+    unsigned most = account.limit;
+    LIST_EACH(node, &account.shares)
+        most -= LIST_OF(node, struct budget_share, link)->floor;
+    pthread_mutex_unlock(&account.lock);
+    if (descriptors > most)
+        return weir_error_set(err, WEIR_USAGE,
+                              "%u descriptors could never be had: the budget leaves %u besides "
+                              "what is promised to pools",
+                              descriptors, most);
+
+    weir_status status = pay(NULL, descriptors, false, deadline);
+    if (status != WEIR_OK)
+        return weir_error_set(err, status, "no %u descriptors in time: %s", descriptors,
+                              "see weir_budget_read()");
+    out->descriptors = descriptors;
+    return WEIR_OK;
+}
+
+void weir_budget_give(weir_budget_token *token)
+{
+    budget_refund(NULL, token->descriptors);
+    token->descriptors = 0;
+}
+
+void weir_budget_read(weir_budget_stats *out)
+{
+    pthread_mutex_lock(&account.lock);
+    know_limit();
+    *out = account.stats;
+    out->limit = account.limit;
+    out->used = account.used;
+    out->floors = account.committed - account.used;
+    out->waiting = atomic_load(&account.waiting);
+    pthread_mutex_unlock(&account.lock);
+}

@@ -1,0 +1,317 @@
+/*
+ * conn.c - one connection, from its place in the pool to its last descriptor.
+ *
+ * Each connection has a coroutine of its own, its keeper, made together with it: opening,
+ * resetting and closing happen there. So no caller ever waits inside somebody's connect, a
+ * cancelled caller cannot interrupt one, one stopped server holds up only its own
+ * connections, and closing never depends on memory.
+ */
+#include "pool.h"
+
+#include "log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- states ------------------------------------------------------------------------- */
+
+void conn_move(struct conn *conn, enum conn_state to)
+{
+    weir_pool *pool = conn->pool;
+
+    list_unlink(&conn->link);
+    pool->count[conn->state]--;
+    conn->state = to;
+    conn->since_ns = weir_now();
+    pool->count[to]++;
+    list_prepend(&pool->conns[to], &conn->link);
+}
+
+unsigned pool_live(const weir_pool *pool)
+{
+    return pool->count[CONN_IDLE] + pool->count[CONN_IN_USE] + pool->count[CONN_RESETTING];
+}
+
+unsigned pool_total(const weir_pool *pool)
+{
+    return pool_live(pool) + pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING];
+}
+
+struct conn *conn_of(const weir_conn *driver_side)
+{
+    return driver_side->pool_side_;
+}
+
+/* ---- gone --------------------------------------------------------------------------- */
+
+static void give_permit_back(struct conn *conn)
+{
+    conn->pool->permits -= conn->permit;
+    conn->permit = false;
+}
+
+/* The last step, in the keeper: everything it occupied is free again. */
+static void vanish(struct conn *conn)
+{
+    weir_pool *pool = conn->pool;
+
+    give_permit_back(conn);
+    budget_refund(&pool->share, conn->paid);
+    if (conn->opened)
+        pool->stats.closed[conn->reason]++;
+    list_unlink(&conn->link);
+    pool->count[conn->state]--;
+    weir_reserve_free(conn->keeper);
+    free(conn);
+    pool_verify(pool);
+    dial_if_wanted(pool);
+    pool_gone_check(pool);
+}
+
+/* ---- closing ------------------------------------------------------------------------ */
+
+static void say_goodbye(struct conn *conn)
+{
+    weir_pool    *pool = conn->pool;
+    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.close_timeout_ms));
+
+    conn->driver_side->user = conn->keeper;
+    WEIR_SHIELD(until);
+    pool->driver->close(conn->driver_side, conn->farewell, until);
+    conn->driver_side->user = NULL;
+}
+
+static weir_status keeper_closes(void *arg)
+{
+    say_goodbye(arg);
+    vanish(arg);
+    return WEIR_OK;
+}
+
+/* A keeper who finds its connection condemned closes it as the last thing it does. */
+static weir_status keeper_ends(struct conn *conn)
+{
+    return conn->state == CONN_CLOSING ? keeper_closes(conn) : WEIR_OK;
+}
+
+void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
+{
+    conn->reason = reason;
+    conn->farewell = how;
+    conn_move(conn, CONN_CLOSING);
+    if (weir_self() != conn->keeper)
+        weir_reserve_start(conn->keeper, keeper_closes, conn);
+}
+
+/* ---- connecting --------------------------------------------------------------------- */
+
+static weir_status try_to_open(struct conn *conn, weir_error *err)
+{
+    weir_pool    *pool = conn->pool;
+    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.connect_timeout_ms));
+
+    WEIR_DEADLINE(until);
+    return pool->driver->open(conn->driver_side, pool->config, until, err);
+}
+
+/* A failed attempt leaves things that only close() can free. */
+static void wipe(struct conn *conn)
+{
+    conn->farewell = WEIR_ABRUPT;
+    say_goodbye(conn);
+    memset(conn->driver_side + 1, 0, conn->pool->driver->conn_size - sizeof(weir_conn));
+}
+
+/* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */
+static weir_status open_when_possible(struct conn *conn, weir_error *err)
+{
+    weir_pool *pool = conn->pool;
+
+    for (;;) {
+        conn->driver_side->user = conn->keeper;
+        weir_status status = try_to_open(conn, err);
+        conn->driver_side->user = NULL;
+        if (status == WEIR_OK)
+            return status;
+        wipe(conn);
+        if (status != WEIR_BUSY || pool->closed)
+            return status;
+        pool->stats.connect_parked++;
+        status = budget_wait_for_kernel();
+        if (status != WEIR_OK)
+            return weir_error_set(err, status, "gave up waiting for a file descriptor");
+    }
+}
+
+static int64_t worn_out_at(weir_pool *pool, int64_t now_ns)
+{
+    if (pool->opts.max_age_ms == INT64_MAX)
+        return INT64_MAX;
+
+    /* Ten per cent up or down, so that connections opened together do not end together. */
+    double factor = 0.9 + 0.2 * pool_random(pool);
+    return ns_after(now_ns, (int64_t)((double)pool->opts.max_age_ms * factor));
+}
+
+static void opened(struct conn *conn, int64_t began_ns)
+{
+    weir_pool *pool = conn->pool;
+    int64_t    now = weir_now();
+
+    conn->opened = true;
+    conn->expires_ns = worn_out_at(pool, now);
+    pool->stats.opened++;
+    histogram_add(&pool->stats.connect, now - began_ns);
+    dial_succeeded(pool);
+    conn_put(conn);
+    /* Only now: whoever waits for the permit must find the connection first, or he would open
+       one too many. */
+    give_permit_back(conn);
+    dial_if_wanted(pool);
+}
+
+static weir_status keeper_connects(void *arg)
+{
+    struct conn *conn = arg;
+    weir_pool   *pool = conn->pool;
+    unsigned     sockets = pool->driver->sockets(pool->config);
+    weir_error   err = { 0 };
+
+    if (budget_pay(&pool->share, sockets, !pool->waiting) != WEIR_OK) {
+        vanish(conn);
+        return WEIR_OK;
+    }
+    conn->paid = sockets;
+    unsigned others = pool->count[CONN_RESERVED] - 1 + pool->count[CONN_CONNECTING];
+    if (pool->closed || !dial_is_wanted(pool, others)) {
+        vanish(conn); /* whoever wanted it was served meanwhile, or gave up */
+        return WEIR_OK;
+    }
+
+    int64_t began = weir_now();
+    conn_move(conn, CONN_CONNECTING);
+    if (open_when_possible(conn, &err) == WEIR_OK) {
+        opened(conn, began);
+        return keeper_ends(conn);
+    }
+    conn_move(conn, CONN_CLOSING); /* its place is free; there is nothing left to close */
+    give_permit_back(conn);
+    if (!pool->closed)
+        dial_failed(pool, &err);
+    vanish(conn);
+    return WEIR_OK;
+}
+
+struct conn *conn_new(weir_pool *pool, weir_error *err)
+{
+    struct conn *conn = calloc(1, sizeof *conn + pool->driver->conn_size);
+    if (!conn) {
+        weir_error_set(err, WEIR_NOMEM, "no memory for a connection");
+        return NULL;
+    }
+    if (weir_reserve_new(pool->name, &conn->keeper, err) != WEIR_OK) {
+        free(conn);
+        return NULL;
+    }
+
+    conn->pool = pool;
+    conn->id = ++pool->last_id;
+    conn->state = CONN_RESERVED;
+    conn->since_ns = weir_now();
+    conn->permit = true;
+    pool->permits++;
+    pool->count[CONN_RESERVED]++;
+    list_append(&pool->conns[CONN_RESERVED], &conn->link);
+    conn->driver_side->pool_side_ = conn;
+    for (int i = 0; i < LEASES_PER_CONN; i++)
+        conn->leases[i].conn = conn;
+    weir_reserve_start(conn->keeper, keeper_connects, conn);
+    return conn;
+}
+
+/* ---- given back --------------------------------------------------------------------- */
+
+static weir_status keeper_resets(void *arg)
+{
+    struct conn  *conn = arg;
+    weir_pool    *pool = conn->pool;
+    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.reset_timeout_ms));
+    weir_error    err = { 0 };
+    weir_status   status;
+
+    pool->stats.resets++;
+    conn->driver_side->user = conn->keeper;
+    {
+        WEIR_DEADLINE(until);
+        status = pool->driver->reset(conn->driver_side, pool->opts.reset, until, &err);
+    }
+    conn->driver_side->user = NULL;
+    if (status == WEIR_OK) {
+        conn_put(conn);
+    } else if (pool->closed) {
+        conn_close(conn, WEIR_CLOSE_POOL, WEIR_ABRUPT);
+    } else {
+        LOG(WEIR_LOG_INFO, "pool %s: connection %llu could not be reset and is closed: %s",
+            pool->name, (unsigned long long)conn->id, err.message);
+        conn_close(conn, WEIR_CLOSE_RESET_FAILED, WEIR_ABRUPT);
+        dial_if_wanted(pool);
+    }
+    return keeper_ends(conn);
+}
+
+/* A lease on it is over: what is the connection good for now? */
+void conn_end_lease(struct conn *conn, bool forgotten, bool close)
+{
+    weir_pool     *pool = conn->pool;
+    weir_condition condition = pool->driver->check(conn->driver_side, pool->opts.reset);
+    weir_farewell  how = condition == WEIR_CLEAN || condition == WEIR_DIRTY ? WEIR_POLITE
+                                                                            : WEIR_ABRUPT;
+
+    histogram_add(&pool->stats.hold, weir_now() - conn->since_ns);
+    if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)
+        conn_close(conn, WEIR_CLOSE_LEAKED, how);
+    else if (condition == WEIR_GONE)
+        conn_close(conn, WEIR_CLOSE_LOST, how);
+    else if (condition == WEIR_BROKEN)
+        conn_close(conn, WEIR_CLOSE_BROKEN, how);
+    else if (close)
+        conn_close(conn, WEIR_CLOSE_REQUESTED, how);
+    else if (condition == WEIR_CLEAN)
+        conn_put(conn);
+    else {
+        conn_move(conn, CONN_RESETTING);
+        weir_reserve_start(conn->keeper, keeper_resets, conn);
+    }
+    dial_if_wanted(pool); /* a place that became free may be wanted */
+    pool_verify(pool);
+}
+
+/* ---- what the driver hears and asks -------------------------------------------------- */
+
+void weir_conn_stirred(weir_conn *driver_side)
+{
+    struct conn *conn = conn_of(driver_side);
+    weir_pool   *pool = conn->pool;
+
+    if (conn->state != CONN_IDLE)
+        return; /* its user will see for himself */
+    conn_close(conn, WEIR_CLOSE_LOST, WEIR_ABRUPT);
+    dial_if_wanted(pool);
+}
+
+weir_pool *weir_conn_pool(const weir_conn *driver_side)
+{
+    return conn_of(driver_side)->pool;
+}
+
+uint64_t weir_conn_id(const weir_conn *driver_side)
+{
+    return conn_of(driver_side)->id;
+}
+
+const char *weir_conn_site(const weir_conn *driver_side)
+{
+    const weir_lease *lease = lease_current(conn_of(driver_side));
+
+    return lease && lease->site ? lease->site : "nowhere yet";
+}

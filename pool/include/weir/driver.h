@@ -1,0 +1,107 @@
+/*
+ * weir/driver.h - what a pool asks of whoever speaks a database's protocol.
+ *
+ * Knows:   a driver is a table of functions; a connection begins with a weir_conn.
+ * Ignores: queues and limits (the driver's side), bytes and sockets (the pool's side).
+ * Threads: everything happens on the pool's thread.
+ *
+ * Functions that may yield run in a coroutine that belongs to the connection, never in a
+ * user's, under a shield with the deadline they are given.
+ */
+#ifndef WEIR_DRIVER_H
+#define WEIR_DRIVER_H
+
+#include <weir/hub.h>
+#include <weir/pool.h>
+
+WEIR_BEGIN_DECLS
+
+/* The head of every connection; the driver's own fields follow it in its struct. */
+typedef struct weir_conn {
+    weir_task *user;        /* who may talk on it now: a holder, or its own coroutine; else NULL */
+    void      *pool_side_;  /* the pool's half of this connection */
+} weir_conn;
+
+/* What a connection is like when its lease ends. */
+typedef enum weir_condition {
+    WEIR_CLEAN,  /* may be lent again as it is */
+    WEIR_DIRTY,  /* must be reset first */
+    WEIR_BROKEN, /* cut in the middle of something by us: close */
+    WEIR_GONE    /* ended by the server or the network: close */
+} weir_condition;
+
+typedef enum weir_farewell {
+    WEIR_POLITE, /* say goodbye first, within the deadline */
+    WEIR_ABRUPT  /* not a byte more */
+} weir_farewell;
+
+typedef struct weir_driver {
+    const char *name;
+    size_t      conn_size; /* of the driver's struct, which begins with weir_conn */
+
+    /** Descriptors one connection may need. Fixed for the pool's life. */
+    unsigned (*sockets)(const void *config);
+
+    /**
+     * Open *conn (zeroed but for its head), which close() will always follow, also after a
+     * failure. May yield.
+     * Returns: WEIR_OK; WEIR_BUSY when this process is out of descriptors, ports or buffers
+     *          (EMFILE, ENFILE, ENOBUFS, EADDRNOTAVAIL), which is nobody's failure: it is
+     *          tried again; WEIR_USAGE where trying again cannot help (bad credentials, no
+     *          such database); else WEIR_CONNECT. *err has the server's own words.
+     */
+    weir_status (*open)(weir_conn *conn, const void *config, weir_deadline deadline,
+                        weir_error *err);
+
+    /** Close it and free what open() made; its descriptors are gone on return. May yield
+        until the deadline if polite; must not if abrupt. */
+    void (*close)(weir_conn *conn, weir_farewell how, weir_deadline deadline);
+
+    /** What is it like? Asked when a lease ends. Must not yield or make a system call. */
+    weir_condition (*check)(weir_conn *conn, weir_reset how);
+
+    /** Put it right for the next user. May yield. Anything but WEIR_OK closes it. */
+    weir_status (*reset)(weir_conn *conn, weir_reset how, weir_deadline deadline,
+                         weir_error *err);
+
+    /** Why did the last call fail? For weir_lease_error(). Must not yield. */
+    weir_status (*describe)(weir_conn *conn, weir_error *err);
+
+    /** Free the config, once the last connection is gone. Must not yield. */
+    void (*free_config)(void *config);
+} weir_driver;
+
+/**
+ * Make a pool over a driver. The config becomes the pool's, also when this fails.
+ *
+ * Context: a coroutine, or the thread of an attached hub.
+ * Returns: WEIR_OK; WEIR_USAGE with the option that is wrong; WEIR_FULL where the budget
+ *          cannot promise the pool one connection; WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_pool_new(const weir_driver *driver, void *config,
+                                   const weir_pool_opts *opts, weir_pool **out,
+                                   weir_error *err) WEIR_MUST_CHECK;
+
+/** The options in force: no zero is left in them, and WEIR_NEVER is INT64_MAX. */
+WEIR_API const weir_pool_opts *weir_pool_options(const weir_pool *pool);
+
+WEIR_API const weir_driver *weir_pool_driver(const weir_pool *pool);
+WEIR_API weir_pool         *weir_conn_pool(const weir_conn *conn);
+
+/** The connection behind a lease; NULL (and logged) for one that is over. */
+WEIR_API weir_conn *weir_lease_conn(weir_lease *lease, const weir_driver *driver);
+
+/**
+ * Say that a connection nobody uses was heard of: bytes nobody asked for, or its end. An
+ * idle one is closed as lost, abruptly. Must be called from the hub's own stack or a
+ * coroutine; does not yield.
+ */
+WEIR_API void weir_conn_stirred(weir_conn *conn);
+
+/** Where its present or last lease was taken, for messages; never NULL. */
+WEIR_API const char *weir_conn_site(const weir_conn *conn);
+WEIR_API uint64_t    weir_conn_id(const weir_conn *conn);
+
+WEIR_END_DECLS
+
+#endif

@@ -1,0 +1,223 @@
+/*
+ * weir/pool.h - a bounded set of connections that coroutines take turns with.
+ *
+ * Knows:   how many may be open, who waits and since when, how old each one is.
+ * Ignores: what a connection speaks (weir/driver.h), how sleeping works (weir/coro.h).
+ * Threads: a pool lives on the thread that made it; there are no locks.
+ *
+ * Make one with a driver's own call (weir_mysql_pool_new). Callers are served strictly in the
+ * order they came. A connection given back is reused; one forgotten is closed when the
+ * coroutine that took it ends.
+ */
+#ifndef WEIR_POOL_H
+#define WEIR_POOL_H
+
+#include <weir/budget.h>
+#include <weir/coro.h>
+
+WEIR_BEGIN_DECLS
+
+typedef struct weir_pool  weir_pool;
+typedef struct weir_lease weir_lease;
+
+/* What happens to a connection whose holder ended without giving it back. */
+typedef enum weir_on_exit {
+    WEIR_ON_EXIT_CLOSE = 0, /* closed: nobody knows what the holder left undone */
+    WEIR_ON_EXIT_RECYCLE    /* as if released: reset where needed, closed where in doubt */
+} weir_on_exit;
+
+/* What is put right on a connection before someone else gets it. */
+typedef enum weir_reset {
+    WEIR_RESET_DIRTY = 0, /* what the protocol reports as changed; nothing changed costs nothing */
+    WEIR_RESET_FULL,      /* everything, after each lease: one round trip */
+    WEIR_RESET_NONE       /* an open transaction is rolled back, nothing else */
+} weir_reset;
+
+/* Zero in a field means its default. WEIR_NEVER in a *_ms switches that limit off. */
+typedef struct weir_pool_opts {
+    const char  *name;               /* for messages and numbers; copied (the driver's name) */
+    unsigned     max_size;           /* connections at most (10) */
+    unsigned     min_idle;           /* kept open and idle, while max_size allows (0) */
+    unsigned     max_connecting;     /* opened at the same time at most (2, as in CMAP) */
+    unsigned     max_waiters;        /* callers queued at most; the next gets WEIR_FULL (no limit) */
+    int64_t      acquire_timeout_ms; /* longest wait for a connection (30 s) */
+    int64_t      connect_timeout_ms; /* longest attempt to open one, lookup to login (10 s) */
+    int64_t      query_timeout_ms;   /* longest silence of the server inside a call (5 min) */
+    int64_t      reset_timeout_ms;   /* longest reset; then the connection is closed (5 s) */
+    int64_t      close_timeout_ms;   /* longest polite goodbye; then it is cut (1 s) */
+    int64_t      idle_timeout_ms;    /* one unused for longer is closed, above min_idle (10 min) */
+    int64_t      max_age_ms;         /* an older one is not lent again (30 min, each +-10 %) */
+    weir_on_exit on_exit;
+    weir_reset   reset;
+} weir_pool_opts;
+
+/* ---- taking and giving back --------------------------------------------------------- */
+
+/**
+ * Lease a connection, waiting for one until `deadline` (and never longer than the enclosing
+ * WEIR_DEADLINE or the pool's acquire_timeout_ms).
+ *
+ * Callers are served in the order they came. The pool opens a connection while it has fewer
+ * than max_size; past that the caller sleeps until one is given back. Two calls in one
+ * coroutine give two connections; see weir_local_lease() for the other way.
+ *
+ * Yields:  yes, unless an idle connection is at hand (and now and then even so).
+ * Context: a coroutine on the pool's thread.
+ * Owner:   *out is yours until weir_release() or weir_lease_close(); NULL on failure.
+ * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already),
+ *          WEIR_CLOSED, WEIR_DEADLOCK (all connections are held by coroutines that wait for
+ *          this pool), WEIR_USAGE, or WEIR_CONNECT with the server's own words in *err.
+ */
+#define weir_acquire(pool, deadline, out, err) \
+    weir_acquire_at((pool), (deadline), (out), (err), WEIR_HERE)
+WEIR_API weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
+                                     weir_error *err, const char *site) WEIR_MUST_CHECK;
+
+/**
+ * The same, but inside one coroutine every call gives the same lease: each is matched by one
+ * weir_release(), and the last of them gives the connection back.
+ */
+#define weir_local_lease(pool, deadline, out, err) \
+    weir_local_lease_at((pool), (deadline), (out), (err), WEIR_HERE)
+WEIR_API weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline,
+                                         weir_lease **out, weir_error *err, const char *site)
+    WEIR_MUST_CHECK;
+
+/**
+ * Give a lease back. Dropping one in the middle of a reply or a transaction is fine: the
+ * connection is reset or closed, never lent on as it is.
+ *
+ * Yields:  no.
+ * Context: the coroutine that holds it.
+ * Returns: WEIR_OK; WEIR_USAGE (logged too) for a lease given back before or held by another
+ *          coroutine, and changes nothing. NULL is fine.
+ */
+WEIR_API weir_status weir_release(weir_lease *lease);
+
+/** Give a lease back and have its connection closed. */
+WEIR_API weir_status weir_lease_close(weir_lease *lease);
+
+/**
+ * Make `task` the holder: it may use the lease from now on, must give it back, and its end
+ * ends the lease.
+ *
+ * Returns: WEIR_OK; WEIR_USAGE where the caller does not hold it, it is a local lease, or the
+ *          task has ended or belongs to another thread.
+ */
+WEIR_API weir_status weir_lease_give(weir_lease *lease, weir_task *task) WEIR_MUST_CHECK;
+
+/**
+ * Why the last call on the connection failed, in terms of what to do next: WEIR_TIMEOUT,
+ * WEIR_CANCELED, WEIR_LOST, WEIR_SERVER, WEIR_USAGE; WEIR_OK if it did not fail.
+ * err->outcome says what became of the statement, err->native and sqlstate are the server's.
+ *
+ * Yields:  no.  Context: the holder.
+ */
+WEIR_API weir_status weir_lease_error(weir_lease *lease, weir_error *err);
+
+/** Log weir_lease_error() with the caller's place and return the status (never WEIR_OK). */
+#define weir_lease_fail(lease) weir_lease_fail_at((lease), WEIR_HERE)
+WEIR_API weir_status weir_lease_fail_at(weir_lease *lease, const char *site);
+
+WEIR_API uint64_t weir_lease_conn_id(const weir_lease *lease); /* 1, 2, 3 ... in each pool */
+
+static inline void weir_lease_cleanup_(weir_lease **lease)
+{
+    if (*lease)
+        (void)weir_release(*lease);
+}
+
+/* ---- the pool itself ---------------------------------------------------------------- */
+
+/**
+ * Close the pool: waiters get WEIR_CLOSED, idle connections are closed, those in use when
+ * they are given back. Waits until none is left.
+ *
+ * Yields:  yes.
+ * Context: a coroutine on the pool's thread.
+ * Returns: WEIR_OK; WEIR_TIMEOUT, WEIR_CANCELED: it goes on closing, call again to wait more.
+ */
+WEIR_API weir_status weir_pool_close(weir_pool *pool, weir_deadline deadline);
+
+/**
+ * Close the pool, wait for what can be closed now, and free it. Leases still held stay
+ * valid: their holders are named in a warning, and the memory goes with the last of them.
+ * NULL is fine.
+ *
+ * Yields:  yes (shielded).
+ */
+WEIR_API void weir_pool_free(weir_pool *pool);
+
+static inline void weir_pool_cleanup_(weir_pool **pool)
+{
+    weir_pool_free(*pool);
+}
+
+WEIR_API const char *weir_pool_name(const weir_pool *pool);
+
+/** Print the options in force, one per line, into buf; returns as snprintf(3). */
+WEIR_API int weir_pool_describe(const weir_pool *pool, char *buf, size_t size);
+
+/* ---- numbers ------------------------------------------------------------------------ */
+
+typedef enum weir_close_reason {
+    WEIR_CLOSE_REQUESTED = 0, /* weir_lease_close() */
+    WEIR_CLOSE_LEAKED,        /* its holder ended without giving it back */
+    WEIR_CLOSE_BROKEN,        /* given back in the middle of something, or cut by a cancel or deadline */
+    WEIR_CLOSE_LOST,          /* the server or the network ended it */
+    WEIR_CLOSE_RESET_FAILED,  /* could not be put right in time */
+    WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms */
+    WEIR_CLOSE_AGE,           /* older than max_age_ms */
+    WEIR_CLOSE_EVICTED,       /* its descriptors were needed elsewhere */
+    WEIR_CLOSE_POOL,          /* the pool was closed */
+    WEIR_CLOSE_REASONS        /* how many there are */
+} weir_close_reason;
+
+WEIR_API const char *weir_close_reason_name(weir_close_reason reason); /* "requested", ... */
+
+/* bucket[i] counts values below 2^i microseconds (and not below half that). */
+typedef struct weir_histogram {
+    uint64_t count;
+    uint64_t sum_us;
+    uint64_t max_us;
+    uint64_t bucket[32];
+} weir_histogram;
+
+/** The value that `percent` of those recorded did not exceed, within a factor of two. */
+WEIR_API uint64_t weir_histogram_us(const weir_histogram *histogram, double percent);
+
+typedef struct weir_pool_stats {
+    /* now */
+    unsigned max_size;
+    unsigned reserved;   /* waiting for a connecting permit or for descriptors */
+    unsigned connecting;
+    unsigned idle;
+    unsigned in_use;
+    unsigned resetting;
+    unsigned closing;    /* not counted against max_size any more */
+    unsigned waiting;    /* callers queued */
+    /* since the pool was made */
+    unsigned in_use_peak;
+    unsigned waiting_peak;
+    uint64_t acquired;         /* leases given out */
+    uint64_t acquired_at_once; /* of those, without waiting */
+    uint64_t released;         /* leases given back, or ended with their holder */
+    uint64_t timeouts;         /* callers that gave up at their deadline */
+    uint64_t canceled;         /* callers cancelled while they waited */
+    uint64_t refused;          /* WEIR_FULL and WEIR_DEADLOCK */
+    uint64_t forgotten;        /* leases whose holder ended without giving them back */
+    uint64_t opened;
+    uint64_t connect_failures;
+    uint64_t connect_parked;   /* attempts put off because the kernel had no descriptor */
+    uint64_t resets;
+    uint64_t closed[WEIR_CLOSE_REASONS];
+    weir_histogram wait;       /* of callers, from weir_acquire() to its return */
+    weir_histogram connect;
+    weir_histogram hold;       /* of leases */
+} weir_pool_stats;
+
+WEIR_API void weir_pool_stats_read(const weir_pool *pool, weir_pool_stats *out);
+
+WEIR_END_DECLS
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * lease.c - the handle by which a coroutine holds a connection.
+ *
+ * A lease ends once: given back, closed, or with the coroutine that holds it. The handle is
+ * part of its connection, which turns through several, so that for a while a handle used
+ * after its end is recognised and not mistaken for somebody else's.
+ */
+#include "pool.h"
+
+#include "log.h"
+
+#include <pthread.h>
+
+/* ---- begin and end ------------------------------------------------------------------- */
+
+static void holder_ended(weir_exit_hook *hook);
+
+weir_lease *lease_current(const struct conn *conn)
+{
+    return (weir_lease *)&conn->leases[conn->turn % LEASES_PER_CONN];
+}
+
+weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site)
+{
+    weir_pool *pool = conn->pool;
+
+    conn->turn++;
+    weir_lease *lease = lease_current(conn);
+    lease->holder = holder;
+    lease->site = site;
+    lease->nested = 0;
+    lease->at_exit.fn = holder_ended;
+    weir_exit_hook_add(holder, &lease->at_exit);
+    conn->driver_side->user = holder;
+    pool->stats.acquired++;
+    if (pool->count[CONN_IN_USE] > pool->stats.in_use_peak)
+        pool->stats.in_use_peak = pool->count[CONN_IN_USE];
+    return lease;
+}
+
+/* ---- the leases of one coroutine ------------------------------------------------------ */
+
+/* One key for all pools: the first of the coroutine's local leases. */
+static weir_local      locals;
+static pthread_once_t  locals_once = PTHREAD_ONCE_INIT;
+static bool            locals_ready;
+
+static void make_locals(void)
+{
+    locals_ready = weir_local_new(NULL, &locals) == WEIR_OK;
+}
+
+static weir_lease *local_of(weir_pool *pool)
+{
+    pthread_once(&locals_once, make_locals);
+    weir_lease *lease = weir_local_get(locals);
+    while (lease && lease->conn->pool != pool)
+        lease = lease->next_local;
+    return lease;
+}
+
+static void local_forget(weir_lease *lease)
+{
+    weir_lease *first = weir_local_get(locals);
+
+    if (first == lease) {
+        (void)!weir_local_set(locals, lease->next_local);
+        return;
+    }
+    while (first && first->next_local != lease)
+        first = first->next_local;
+    if (first)
+        first->next_local = lease->next_local;
+}
+
+static bool is_of_pool(const weir_exit_hook *hook, void *pool)
+{
+    return LIST_OF(hook, weir_lease, at_exit)->conn->pool == pool;
+}
+
+unsigned leases_held(const weir_task *task, weir_pool *pool)
+{
+    return weir_exit_hook_count(task, holder_ended, is_of_pool, pool);
+}
+
+/* ---- the end -------------------------------------------------------------------------- */
+
+static void end(weir_lease *lease, bool forgotten, bool close)
+{
+    struct conn *conn = lease->conn;
+
+    if (lease->nested)
+        local_forget(lease);
+    lease->nested = 0;
+    lease->holder = NULL;
+    conn->driver_side->user = NULL;
+    conn->pool->stats.released++;
+    conn_end_lease(conn, forgotten, close);
+}
+
+/* In its exit hook, where nothing may yield: the connection's keeper does the rest. */
+static void holder_ended(weir_exit_hook *hook)
+{
+    weir_lease *lease = LIST_OF(hook, weir_lease, at_exit);
+    weir_pool  *pool = lease->conn->pool;
+
+    pool->stats.forgotten++;
+    LOG(WEIR_LOG_WARN,
+        "pool %s: connection %llu, taken at %s, was still held when %s %llu (spawned at %s) ended",
+        pool->name, (unsigned long long)lease->conn->id, lease->site,
+        weir_task_name(lease->holder), (unsigned long long)weir_task_id(lease->holder),
+        weir_task_site(lease->holder));
+    end(lease, true, false);
+}
+
+static weir_status misuse(const weir_lease *lease, const char *verb)
+{
+    const weir_task *self = weir_self();
+
+    if (!lease->holder)
+        LOG(WEIR_LOG_ERROR, "%s of a lease that is over (it was taken at %s)", verb, lease->site);
+    else
+        LOG(WEIR_LOG_ERROR, "%s of a lease by %s, but %s %llu holds it (it was taken at %s)", verb,
+            self ? weir_task_site(self) : "nobody's coroutine", weir_task_name(lease->holder),
+            (unsigned long long)weir_task_id(lease->holder), lease->site);
+    return WEIR_USAGE;
+}
+
+weir_status weir_release(weir_lease *lease)
+{
+    if (!lease)
+        return WEIR_OK;
+    if (!lease->holder || lease->holder != weir_self())
+        return misuse(lease, "release");
+    if (lease->nested > 1) {
+        lease->nested--;
+        return WEIR_OK;
+    }
+    weir_exit_hook_remove(&lease->at_exit);
+    end(lease, false, false);
+    return WEIR_OK;
+}
+
+weir_status weir_lease_close(weir_lease *lease)
+{
+    if (!lease)
+        return WEIR_OK;
+    if (!lease->holder || lease->holder != weir_self())
+        return misuse(lease, "close");
+    weir_exit_hook_remove(&lease->at_exit);
+    end(lease, false, true);
+    return WEIR_OK;
+}
+
+weir_status weir_lease_give(weir_lease *lease, weir_task *task)
+{
+    if (!lease || !task)
+        return WEIR_USAGE;
+    if (!lease->holder || lease->holder != weir_self() || lease->nested || weir_task_done(task) ||
+        weir_task_hub(task) != lease->conn->pool->hub)
+        return misuse(lease, "giving away");
+    weir_exit_hook_remove(&lease->at_exit);
+    lease->holder = task;
+    weir_exit_hook_add(task, &lease->at_exit);
+    lease->conn->driver_side->user = task;
+    return WEIR_OK;
+}
+
+/* ---- taking --------------------------------------------------------------------------- */
+
+static weir_status check_place(weir_pool *pool, weir_error *err)
+{
+    if (!weir_self())
+        return weir_error_set(err, WEIR_USAGE, "weir_acquire() outside of a coroutine");
+    if (weir_hub_here() != pool->hub)
+        return weir_error_set(err, WEIR_USAGE,
+                              "pool %s belongs to another thread: make one pool per thread",
+                              pool->name);
+    return WEIR_OK;
+}
+
+weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
+                            weir_error *err, const char *site)
+{
+    struct conn *conn = NULL;
+    weir_status  status = check_place(pool, err);
+
+    *out = NULL;
+    if (status == WEIR_OK)
+        status = queue_acquire(pool, deadline, site, &conn, err);
+    if (status == WEIR_OK)
+        *out = lease_current(conn);
+    return status;
+}
+
+weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
+                                weir_error *err, const char *site)
+{
+    weir_status status = check_place(pool, err);
+
+    *out = NULL;
+    if (status != WEIR_OK)
+        return status;
+    weir_lease *lease = local_of(pool);
+    if (lease) {
+        lease->nested++;
+        *out = lease;
+        return WEIR_OK;
+    }
+
+    status = locals_ready ? weir_local_set(locals, weir_local_get(locals)) : WEIR_FULL;
+    if (status != WEIR_OK)
+        return weir_error_set(err, WEIR_NOMEM, "no room for a coroutine-local lease");
+    status = weir_acquire_at(pool, deadline, &lease, err, site);
+    if (status != WEIR_OK)
+        return status;
+    lease->nested = 1;
+    lease->next_local = weir_local_get(locals);
+    (void)!weir_local_set(locals, lease); /* there is room: we tried above */
+    *out = lease;
+    return WEIR_OK;
+}
+
+/* ---- asking --------------------------------------------------------------------------- */
+
+weir_status weir_lease_error(weir_lease *lease, weir_error *err)
+{
+    if (!lease || !lease->holder)
+        return weir_error_set(err, WEIR_USAGE, "this lease is over (it was taken at %s)",
+                              lease ? lease->site : "nowhere");
+    weir_error  ignored;
+    struct conn *conn = lease->conn;
+    return conn->pool->driver->describe(conn->driver_side, err ? err : &ignored);
+}
+
+weir_status weir_lease_fail_at(weir_lease *lease, const char *site)
+{
+    weir_error  err = { 0 };
+    weir_status status = weir_lease_error(lease, &err);
+
+    if (status == WEIR_OK)
+        return weir_error_set(&err, WEIR_FAILED, "the last call did not fail"), WEIR_FAILED;
+    return weir_fail_at(&err, site);
+}
+
+uint64_t weir_lease_conn_id(const weir_lease *lease)
+{
+    return lease->conn->id;
+}
+
+weir_conn *weir_lease_conn(weir_lease *lease, const weir_driver *driver)
+{
+    if (lease && lease->holder && lease->conn->pool->driver == driver)
+        return lease->conn->driver_side;
+    LOG(WEIR_LOG_ERROR, "a %s handle was asked of %s", driver->name,
+        !lease ? "no lease" : lease->holder ? "another driver's lease" : "a lease that is over");
+    return NULL;
+}

@@ -1,0 +1,291 @@
+/*
+ * pool.c - a pool made, described, closed and freed.
+ */
+#include "pool.h"
+
+#include "log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- options ----------------------------------------------------------------------------- */
+
+struct limit {
+    const char *name;
+    size_t      offset;
+    int64_t     usual;
+};
+
+#define LIMIT(field, ms) { #field, offsetof(weir_pool_opts, field), (ms) }
+
+/* Every option in milliseconds, with its default. */
+static const struct limit limits[] = {
+    LIMIT(acquire_timeout_ms, 30 * 1000),
+    LIMIT(connect_timeout_ms, 10 * 1000),
+    LIMIT(query_timeout_ms, 5 * 60 * 1000),
+    LIMIT(reset_timeout_ms, 5 * 1000),
+    LIMIT(close_timeout_ms, 1000),
+    LIMIT(idle_timeout_ms, 10 * 60 * 1000),
+    LIMIT(max_age_ms, 30 * 60 * 1000),
+};
+
+enum { LIMITS = sizeof limits / sizeof *limits };
+
+static int64_t *limit_of(weir_pool_opts *opts, const struct limit *limit)
+{
+    return (int64_t *)((char *)opts + limit->offset);
+}
+
+static weir_status complete_limits(weir_pool_opts *opts, weir_error *err)
+{
+    for (int i = 0; i < LIMITS; i++) {
+        int64_t *value = limit_of(opts, &limits[i]);
+        if (*value < WEIR_NEVER)
+            return weir_error_set(err, WEIR_USAGE,
+                                  "%s is %lld: give milliseconds, 0 for the default of %lld, or "
+                                  "WEIR_NEVER",
+                                  limits[i].name, (long long)*value, (long long)limits[i].usual);
+        if (*value == 0)
+            *value = limits[i].usual;
+        else if (*value == WEIR_NEVER)
+            *value = INT64_MAX;
+    }
+    return WEIR_OK;
+}
+
+/* From here on no code meets a zero. */
+static weir_status complete(weir_pool_opts *opts, weir_error *err)
+{
+    weir_status status = complete_limits(opts, err);
+
+    if (status != WEIR_OK)
+        return status;
+    if (!opts->max_size)
+        opts->max_size = 10;
+    if (!opts->max_connecting)
+        opts->max_connecting = 2;
+    if (opts->min_idle > opts->max_size)
+        return weir_error_set(err, WEIR_USAGE, "min_idle (%u) is above max_size (%u)",
+                              opts->min_idle, opts->max_size);
+    if ((unsigned)opts->on_exit > WEIR_ON_EXIT_RECYCLE)
+        return weir_error_set(err, WEIR_USAGE, "on_exit is no weir_on_exit");
+    if ((unsigned)opts->reset > WEIR_RESET_NONE)
+        return weir_error_set(err, WEIR_USAGE, "reset is no weir_reset");
+    return WEIR_OK;
+}
+
+const weir_pool_opts *weir_pool_options(const weir_pool *pool)
+{
+    return &pool->opts;
+}
+
+int weir_pool_describe(const weir_pool *pool, char *buf, size_t size)
+{
+    static const char *const resets[] = { "dirty", "full", "none" };
+    char limits_text[512];
+    int  used = 0;
+
+    for (int i = 0; i < LIMITS; i++) {
+        int64_t value = *limit_of((weir_pool_opts *)&pool->opts, &limits[i]);
+        char    number[24] = "never";
+        if (value != INT64_MAX)
+            snprintf(number, sizeof number, "%lld", (long long)value);
+        used += snprintf(limits_text + used, sizeof limits_text - (size_t)used, "%s = %s\n",
+                         limits[i].name, number);
+    }
+    return snprintf(buf, size,
+                    "name = %s\ndriver = %s\nmax_size = %u\nmin_idle = %u\nmax_connecting = %u\n"
+                    "max_waiters = %u\n%son_exit = %s\nreset = %s\n",
+                    pool->name, pool->driver->name, pool->opts.max_size, pool->opts.min_idle,
+                    pool->opts.max_connecting, pool->opts.max_waiters, limits_text,
+                    pool->opts.on_exit == WEIR_ON_EXIT_CLOSE ? "close" : "recycle",
+                    resets[pool->opts.reset]);
+}
+
+const char *weir_pool_name(const weir_pool *pool)
+{
+    return pool->name;
+}
+
+const weir_driver *weir_pool_driver(const weir_pool *pool)
+{
+    return pool->driver;
+}
+
+/* ---- making ------------------------------------------------------------------------------ */
+
+static void free_for_good(weir_pool *pool)
+{
+    weir_alarm_stop(&pool->sweep);
+    weir_alarm_stop(&pool->redial);
+    weir_alarm_reserve(-2);
+    weir_exit_hook_remove(&pool->at_hub_end);
+    budget_leave(&pool->share);
+    pool->driver->free_config(pool->config);
+    free(pool);
+}
+
+static void hub_ends(weir_exit_hook *hook)
+{
+    weir_pool *pool = LIST_OF(hook, weir_pool, at_hub_end);
+
+    LOG(WEIR_LOG_WARN, "pool %s was not freed before its hub ended", pool->name);
+    hook->prev = hook->next = hook; /* it is off the hub's list: removing it again does nothing */
+    weir_pool_free(pool);
+}
+
+static weir_status make(const weir_driver *driver, void *config, const weir_pool_opts *opts,
+                        weir_pool **out, weir_error *err)
+{
+    weir_pool_opts complete_opts = { 0 };
+    if (opts)
+        complete_opts = *opts;
+    weir_status status = complete(&complete_opts, err);
+    if (status != WEIR_OK)
+        return status;
+    if (!weir_hub_here())
+        return weir_error_set(err, WEIR_USAGE,
+                              "this thread has no hub: make pools inside weir_run(), or after "
+                              "weir_attach()");
+
+    weir_pool *pool = calloc(1, sizeof *pool);
+    if (!pool || weir_alarm_reserve(2) != WEIR_OK) {
+        free(pool);
+        return weir_error_set(err, WEIR_NOMEM, "no memory for a pool");
+    }
+    pool->share.evict = upkeep_evict;
+    status = budget_join(&pool->share, driver->sockets(config), err);
+    if (status != WEIR_OK) {
+        weir_alarm_reserve(-2);
+        free(pool);
+        return status;
+    }
+
+    pool->driver = driver;
+    pool->config = config;
+    pool->hub = weir_hub_here();
+    pool->opts = complete_opts;
+    snprintf(pool->name, sizeof pool->name, "%s", complete_opts.name ? complete_opts.name
+                                                                     : driver->name);
+    pool->opts.name = pool->name;
+    for (int state = 0; state < CONN_STATES; state++)
+        list_init(&pool->conns[state]);
+    list_init(&pool->waiters);
+    list_init(&pool->closers);
+    pool->random = (uint64_t)weir_now() ^ (uint64_t)(uintptr_t)pool;
+    pool->at_hub_end.fn = hub_ends;
+    weir_hub_end_hook_add(&pool->at_hub_end);
+    *out = pool;
+    return WEIR_OK;
+}
+
+weir_status weir_pool_new(const weir_driver *driver, void *config, const weir_pool_opts *opts,
+                          weir_pool **out, weir_error *err)
+{
+    *out = NULL;
+    weir_status status = make(driver, config, opts, out, err);
+    if (status != WEIR_OK)
+        driver->free_config(config);
+    else
+        dial_if_wanted(*out); /* min_idle */
+    return status;
+}
+
+/* ---- closing ----------------------------------------------------------------------------- */
+
+static bool is_empty(const weir_pool *pool)
+{
+    return !pool_total(pool) && !pool->count[CONN_CLOSING];
+}
+
+/* Somebody who waits for the last connection to go. */
+struct closer {
+    struct list link;
+    weir_waker  waker;
+};
+
+void pool_gone_check(weir_pool *pool)
+{
+    if (!pool->closed)
+        return;
+    LIST_EACH(node, &pool->closers)
+        weir_wake(LIST_OF(node, struct closer, link)->waker);
+    if (pool->freed && is_empty(pool) && list_empty(&pool->closers))
+        free_for_good(pool);
+}
+
+/* Until another connection has gone. */
+static weir_status wait_for_one_less(weir_pool *pool, weir_deadline deadline)
+{
+    struct closer me = { .waker = weir_waker_new() };
+
+    list_append(&pool->closers, &me.link);
+    weir_status status = weir_park(deadline, "the connections of a pool to go");
+    list_unlink(&me.link);
+    return status;
+}
+
+static void cut_off(weir_pool *pool, enum conn_state state)
+{
+    LIST_EACH(node, &pool->conns[state])
+        weir_cancel(LIST_OF(node, struct conn, link)->keeper);
+}
+
+static void begin_to_close(weir_pool *pool)
+{
+    weir_error closed;
+
+    pool->closed = true;
+    weir_alarm_stop(&pool->sweep);
+    weir_alarm_stop(&pool->redial);
+    weir_error_set(&closed, WEIR_CLOSED, "pool %s was closed", pool->name);
+    closed.outcome = WEIR_OUTCOME_NOT_SENT;
+    queue_tell_all(pool, &closed);
+    LIST_EACH(node, &pool->conns[CONN_IDLE])
+        conn_close(LIST_OF(node, struct conn, link), WEIR_CLOSE_POOL, WEIR_POLITE);
+    cut_off(pool, CONN_RESERVED);
+    cut_off(pool, CONN_CONNECTING);
+    cut_off(pool, CONN_RESETTING);
+}
+
+weir_status weir_pool_close(weir_pool *pool, weir_deadline deadline)
+{
+    if (!pool->closed)
+        begin_to_close(pool);
+    weir_status status = WEIR_OK;
+    while (status == WEIR_OK && !is_empty(pool))
+        status = wait_for_one_less(pool, deadline);
+    return status;
+}
+
+static void name_those_left(const weir_pool *pool)
+{
+    LIST_EACH(node, &pool->conns[CONN_IN_USE]) {
+        const struct conn *conn = LIST_OF(node, struct conn, link);
+        LOG(WEIR_LOG_WARN, "pool %s was freed while connection %llu, taken at %s, is in use",
+            pool->name, (unsigned long long)conn->id, lease_current(conn)->site);
+    }
+}
+
+/* Those in use are not waited for: their holders may be waiting for us. */
+static void wait_for_the_rest(weir_pool *pool)
+{
+    WEIR_SHIELD(WEIR_FOREVER);
+    while (pool_total(pool) + pool->count[CONN_CLOSING] > pool->count[CONN_IN_USE])
+        wait_for_one_less(pool, WEIR_FOREVER);
+}
+
+void weir_pool_free(weir_pool *pool)
+{
+    if (!pool)
+        return;
+    if (!pool->closed)
+        begin_to_close(pool);
+    name_those_left(pool);
+    if (weir_self())
+        wait_for_the_rest(pool);
+    pool->freed = true;
+    pool_gone_check(pool);
+}

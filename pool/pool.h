@@ -1,0 +1,184 @@
+/*
+ * pool.h - a pool and its connections, as the files of pool/ share them.
+ *
+ * A connection is on exactly one list; its state names the list; conn_move() is the only one
+ * who moves it. What it occupies (a place under max_size, a connecting permit, descriptors
+ * of the budget) belongs to the connection, never to somebody's stack frame: whoever is
+ * cancelled at whatever wait, nothing is lost.
+ *
+ *     RESERVED -> CONNECTING -> IDLE <-> IN_USE -> RESETTING -> IDLE ...
+ *          \___________\_________\_________\___________\____-> CLOSING -> gone
+ */
+#ifndef POOL_H
+#define POOL_H
+
+#include "list.h"
+
+#include <weir/driver.h>
+#include <weir/hub.h>
+
+enum conn_state {
+    CONN_RESERVED,   /* has a place and a connecting permit; waits for descriptors */
+    CONN_CONNECTING, /* its keeper opens it */
+    CONN_IDLE,       /* nobody's; the one used last is first */
+    CONN_IN_USE,     /* a holder's */
+    CONN_RESETTING,  /* its keeper puts it right */
+    CONN_CLOSING,    /* its keeper closes it; its place is free already, its descriptors not */
+    CONN_STATES
+};
+
+/* A connection turns through several handles, so that a stale one is noticed. */
+enum { LEASES_PER_CONN = 4 };
+
+struct conn;
+
+struct weir_lease {
+    struct conn   *conn;
+    weir_task     *holder;     /* NULL: this lease is over */
+    const char    *site;       /* where it was taken */
+    unsigned       nested;     /* how often weir_local_lease gave it out; 0: weir_acquire did */
+    weir_lease    *next_local; /* of the same coroutine */
+    weir_exit_hook at_exit;    /* of its holder */
+};
+
+/* A part of the process's descriptors: see budget.c. */
+struct budget_share {
+    struct list link;
+    weir_hub   *hub;
+    unsigned    floor; /* promised */
+    unsigned    used;
+    /* Close one idle connection that was unused for min_idle_ns; false when there is none. */
+    bool (*evict)(struct budget_share *share, int64_t min_idle_ns);
+};
+
+struct conn {
+    struct list       link; /* in the list of its state */
+    enum conn_state   state;
+    weir_pool        *pool;
+    uint64_t          id;
+    int64_t           since_ns;   /* in this state since */
+    int64_t           expires_ns; /* not lent after this */
+    weir_close_reason reason;     /* why it closes */
+    weir_farewell     farewell;
+    bool              opened;     /* counted as such */
+    bool              permit;     /* holds one of max_connecting */
+    unsigned          paid;       /* descriptors taken from the budget */
+    unsigned          turn;       /* which handle is next */
+    weir_task        *keeper;     /* its own coroutine, in reserve: connects, resets, closes */
+    weir_lease        leases[LEASES_PER_CONN];
+    weir_conn         driver_side[]; /* the driver's struct begins here */
+};
+
+/* Somebody in the queue, on his own stack. */
+struct waiter {
+    struct list link;
+    weir_waker  waker;
+    weir_task  *task;
+    const char *site;
+    int64_t     since_ns;
+    unsigned    held;   /* connections of this pool that he holds while he waits */
+    bool        served; /* one of: */
+    struct conn *conn;  /* a connection was handed to him */
+    weir_error  *error; /* the reason why he gets none is here */
+};
+
+struct weir_pool {
+    const weir_driver *driver;
+    void              *config;
+    weir_hub          *hub;
+    weir_pool_opts     opts; /* complete: no zero, WEIR_NEVER is INT64_MAX */
+    char               name[32];
+    bool               closed;
+    bool               freed; /* its memory goes with the last connection */
+
+    struct list conns[CONN_STATES];
+    unsigned    count[CONN_STATES];
+    unsigned    permits; /* connecting permits taken */
+    struct list waiters;
+    unsigned    waiting;
+    unsigned    stuck;   /* connections whose holders wait in our queue */
+    struct list closers; /* who waits for the last connection to go */
+
+    struct budget_share share;
+    weir_alarm          sweep;  /* the next look at idle connections: upkeep.c */
+    weir_alarm          redial; /* the next attempt after failures: dial.c */
+    unsigned            failures_in_row;
+    int64_t             retry_ns; /* no attempt before this */
+    weir_error          last_failure;
+    uint64_t            random;
+    uint64_t            last_id;
+    weir_pool_stats     stats; /* the counters; the gauges are filled in when read */
+    weir_exit_hook      at_hub_end;
+};
+
+/* ---- conn.c: one connection's states ------------------------------------------------- */
+void         conn_move(struct conn *conn, enum conn_state to);
+struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper at work */
+void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
+void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
+struct conn *conn_of(const weir_conn *driver_side);
+unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
+unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
+
+/* ---- queue.c: who waits, who is next ------------------------------------------------- */
+void conn_put(struct conn *conn);     /* usable: to the oldest waiter, or idle */
+bool queue_tell_first(weir_pool *pool, const weir_error *error);
+void queue_tell_all(weir_pool *pool, const weir_error *error);
+weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
+                          struct conn **out, weir_error *err);
+
+/* ---- dial.c: when to open one --------------------------------------------------------- */
+void dial_if_wanted(weir_pool *pool);
+bool dial_is_wanted(const weir_pool *pool, unsigned on_their_way);
+void dial_failed(weir_pool *pool, const weir_error *error);
+void dial_succeeded(weir_pool *pool);
+bool dial_known_down(const weir_pool *pool);
+
+/* ---- lease.c -------------------------------------------------------------------------- */
+weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site);
+weir_lease *lease_current(const struct conn *conn);
+unsigned    leases_held(const weir_task *task, weir_pool *pool);
+
+/* ---- upkeep.c: what time does to idle connections -------------------------------------- */
+void upkeep_expect(weir_pool *pool, const struct conn *idle);
+bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
+
+/* ---- budget.c ------------------------------------------------------------------------- */
+weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err);
+void        budget_leave(struct budget_share *share);
+/* Yields until `count` are there. `patient`: never evicts anybody for it. */
+weir_status budget_pay(struct budget_share *share, unsigned count, bool patient);
+void        budget_refund(struct budget_share *share, unsigned count);
+/* The kernel has no descriptor: wait until one was closed, or a while. */
+weir_status budget_wait_for_kernel(void);
+/* Has somebody waited for descriptors since before `since_ns`, while we have more than our part? */
+bool budget_claims(const struct budget_share *share, int64_t since_ns);
+
+/* ---- stats.c -------------------------------------------------------------------------- */
+void histogram_add(weir_histogram *histogram, int64_t ns);
+#ifdef WEIR_DEBUG
+void pool_verify(const weir_pool *pool);
+#else
+static inline void pool_verify(const weir_pool *pool)
+{
+    (void)pool;
+}
+#endif
+
+/* pool.c */
+void pool_gone_check(weir_pool *pool); /* after a connection went: may free the pool */
+
+/* From 0 to 1, for jitter: a linear congruential generator (Knuth's MMIX constants). */
+static inline double pool_random(weir_pool *pool)
+{
+    pool->random = pool->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (double)(pool->random >> 11) / 9007199254740992.0;
+}
+
+/* `ms` from now, by the turn's clock; INT64_MAX stays so. */
+static inline int64_t ns_after(int64_t now_ns, int64_t ms)
+{
+    return ms >= (INT64_MAX - now_ns) / 1000000 ? INT64_MAX : now_ns + ms * 1000000;
+}
+
+#endif
