@@ -167,8 +167,11 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
         *ready = 0;
     if (!(events & (WEIR_READ | WEIR_WRITE)) || fd < 0 || fd >= FD_CHUNK * FD_CHUNKS)
         return WEIR_USAGE;
-    if (!task)
+    /* A deadline that has passed asks for a look, not for a wait. */
+    if (!task || (deadline.at_ns <= task->hub->now_ns && weir_pending(WEIR_FOREVER) == WEIR_OK)) {
+        weir_spend(WEIR_IO_UNITS);
         return poll_blocking(fd, events, deadline, ready);
+    }
 
     weir_hub       *hub = task->hub;
     struct fd_slot *slot = slot_of(hub, fd);

@@ -52,6 +52,8 @@ enum hub_wish hub_turn(weir_hub *hub)
 
 weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error *err)
 {
+    if (weir_selfcheck(err) != WEIR_OK)
+        return NULL;
     weir_hub *hub = calloc(1, sizeof *hub);
     if (!hub) {
         weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
@@ -214,10 +216,11 @@ weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts, weir_er
     struct reactor *reactor = reactor_ev_new(loop, false);
     if (!reactor)
         return weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
-    weir_hub *hub = hub_new(reactor, opts, err);
+    weir_error wrong;
+    weir_hub  *hub = hub_new(reactor, opts, &wrong);
     if (!hub) {
         reactor->ops->free(reactor);
-        return WEIR_NOMEM;
+        return weir_error_set(err, wrong.status, "%s", wrong.message);
     }
     hub->attached = true;
     return WEIR_OK;

@@ -87,8 +87,8 @@ struct fd_slot;
 enum { FD_CHUNK = 256, FD_CHUNKS = 4096 }; /* a million descriptors */
 
 /* How long a turn may keep the loop from looking for readiness: switches, and nanoseconds
-   (the time gevent gives one turn). */
-enum { HUB_BATCH = 1024, HUB_BATCH_NS = 5000000 };
+   (the time gevent gives one turn). The clock is read every so many switches. */
+enum { HUB_BATCH = 1024, HUB_BATCH_CLOCK = 64, HUB_BATCH_NS = 5000000 };
 
 struct weir_hub {
     /* what a switch touches */
@@ -144,13 +144,28 @@ void      hub_free(weir_hub *hub);
 /* wait.c */
 void task_make_ready(weir_task *task);
 void task_wake(weir_task *task, weir_status with); /* one that is parked, or ready since */
-weir_task *hub_pick(weir_hub *hub);
+bool hub_batch_over(weir_hub *hub);
 void hub_start(weir_task *task); /* from the hub's own stack */
 void hub_take_remote_wakes(weir_hub *hub);
 void task_alarm_rang(weir_alarm *alarm);
 weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *why);
 bool wake_first(struct list *waiters);
 void wake_all(struct list *waiters);
+
+/* Who is next, or NULL when it is the loop's turn. */
+static inline weir_task *hub_pick(weir_hub *hub)
+{
+    weir_task *task = hub->ready_first;
+
+    if (!task)
+        return NULL;
+    if (--hub->batch_left % HUB_BATCH_CLOCK <= 0 && hub_batch_over(hub))
+        return NULL;
+    hub->ready_first = task->next_ready;
+    if (!hub->ready_first)
+        hub->ready_last = &hub->ready_first;
+    return task;
+}
 
 /* task.c */
 weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void *arg,

@@ -110,17 +110,18 @@ static weir_status hand_in(struct crew *crew, struct job *job)
     return status;
 }
 
-/* The wait ended early. Is the job still ours to wait for? */
-static bool take_back(struct crew *crew, struct job *job)
+/* The wait ended early. What was the job doing? One that is abandoned here must not be
+   touched any more: its thread frees it. */
+static enum job_state take_back(struct crew *crew, struct job *job)
 {
     pthread_mutex_lock(&crew->lock);
     enum job_state state = job->state;
     if (state == JOB_QUEUED)
         list_unlink(&job->link);
     else if (state == JOB_RUNNING && job->abandon)
-        job->state = JOB_ABANDONED;
+        state = job->state = JOB_ABANDONED;
     pthread_mutex_unlock(&crew->lock);
-    return state == JOB_DONE || (state == JOB_RUNNING && !job->abandon);
+    return state;
 }
 
 static bool is_done(struct crew *crew, struct job *job)
@@ -140,10 +141,16 @@ weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
     weir_status status = weir_park(deadline, "a thread's work");
     if (status == WEIR_OK)
         return WEIR_OK;
-    if (!take_back(crew, job)) {
-        if (job->state == JOB_QUEUED && job->abandon)
-            job->abandon(job->arg); /* never began */
+    switch (take_back(crew, job)) {
+    case JOB_QUEUED: /* it never began */
+        if (job->abandon)
+            job->abandon(job->arg);
         return status;
+    case JOB_ABANDONED:
+        return status;
+    case JOB_RUNNING:
+    case JOB_DONE:
+        break;
     }
 
     WEIR_SHIELD(WEIR_FOREVER);

@@ -54,6 +54,9 @@ void          hub_cancel_main(weir_hub *hub);
 /* On libev: a loop of its own (NULL), or the application's. NULL when out of memory. */
 struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals);
 
+/* Is the libev we run with one we can work with? */
+weir_status reactor_ev_check(weir_error *err);
+
 /* Run `app` on any reactor, as weir_run() does on libev. Takes the reactor. */
 weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_fn app, void *arg);
 

@@ -275,3 +275,14 @@ struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
         catch_signals(r);
     return &r->base;
 }
+
+weir_status reactor_ev_check(weir_error *err)
+{
+    if (ev_version_major() == EV_VERSION_MAJOR && ev_version_minor() >= EV_VERSION_MINOR)
+        return WEIR_OK;
+    return weir_error_set(err, WEIR_USAGE,
+                          "built with libev %d.%d, but running with %d.%d: install the one it was "
+                          "built with, or a later one of the same major version",
+                          EV_VERSION_MAJOR, EV_VERSION_MINOR, ev_version_major(),
+                          ev_version_minor());
+}

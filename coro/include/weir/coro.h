@@ -71,6 +71,15 @@ WEIR_API weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts
  */
 WEIR_API weir_status weir_detach(weir_error *err) WEIR_MUST_CHECK;
 
+/**
+ * Check what weir relies on in this process: the libev it runs with, guards below stacks. Made
+ * by itself before the first hub; drivers have checks of their own (weir_mysql_selfcheck).
+ *
+ * Yields:  no.  Context: any thread.
+ * Returns: WEIR_OK; WEIR_USAGE or WEIR_NOMEM with what is wrong and how to mend it.
+ */
+WEIR_API weir_status weir_selfcheck(weir_error *err) WEIR_MUST_CHECK;
+
 /* ---- time --------------------------------------------------------------------------- */
 
 /* A point on the monotonic clock. A struct, so that a bare 250 does not compile. */
