@@ -38,8 +38,7 @@ static void prepare(struct context *context, void *low, size_t size, void (*entr
     __asan_unpoison_memory_region(low, size);
 #endif
 #ifdef CONTEXT_TSAN
-    if (context->fiber)
-        __tsan_destroy_fiber(context->fiber);
+    context_forget(context);
     context->fiber = __tsan_create_fiber(0);
 #endif
 }
@@ -101,6 +100,15 @@ const char *context_backend(void)
 }
 
 #endif
+
+void context_forget(struct context *context)
+{
+#ifdef CONTEXT_TSAN
+    if (context->fiber) /* it has room for some 8,000 */
+        __tsan_destroy_fiber(context->fiber);
+#endif
+    context->fiber = NULL;
+}
 
 unsigned context_stack_register(void *low, void *high)
 {

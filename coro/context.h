@@ -61,6 +61,9 @@ void context_init_thread(struct context *context);
 void context_make(struct context *context, void *low, size_t size, void (*entry)(void *),
                   void *arg);
 
+/* What a tool remembers of one that is never used again. */
+void context_forget(struct context *context);
+
 /* The stack's memory as the tools see it: a number to give back to context_stack_forget(). */
 unsigned context_stack_register(void *low, void *high);
 void     context_stack_forget(unsigned number);

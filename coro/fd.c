@@ -206,16 +206,21 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
 
 weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
 {
-    weir_hub       *hub = hub_here_;
-    struct fd_slot *slot = hub && fd >= 0 && fd < FD_CHUNK * FD_CHUNKS ? slot_of(hub, fd) : NULL;
+    weir_hub *hub = hub_here_;
 
+    if (!hub || fd < 0 || fd >= FD_CHUNK * FD_CHUNKS)
+        return WEIR_USAGE;
+    struct fd_slot *slot = slot_of(hub, fd);
     if (!slot)
-        return hub ? WEIR_NOMEM : WEIR_USAGE;
+        return WEIR_NOMEM;
     slot->quiet = fn;
     slot->arg = arg;
     slot->muted = false;
     int errnum = apply(hub, fd, slot);
-    return errnum == 0 ? WEIR_OK : errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
+    if (errnum == 0)
+        return WEIR_OK;
+    slot->quiet = NULL; /* the number may soon be another file's */
+    return errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
 }
 
 void weir_fd_forget(int fd)

@@ -144,6 +144,10 @@ static weir_status wait_for_place(weir_group *group)
     group->own_spawners += own;
     weir_status status = weir_park(WEIR_SCOPE, "a place in a group");
     group->own_spawners -= own;
+    if (me.granted && group->canceled) { /* since the place was granted */
+        drop_place(group);
+        return WEIR_CANCELED;
+    }
     if (me.granted)
         return WEIR_OK; /* also when cancelled in the same turn: the spawn itself doesn't wait */
     list_unlink(&me.link);
@@ -177,8 +181,10 @@ weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn
     weir_status status = take_place(group);
     if (status != WEIR_OK)
         return miss(group, status, site);
-    weir_task *task = task_new(hub, opts, fn, arg, site, NULL);
+    weir_error err;
+    weir_task *task = task_new(hub, opts, fn, arg, site, &err);
     if (!task) {
+        LOG(WEIR_LOG_ERROR, "%s: %s", site, err.message); /* its status says not how to mend it */
         drop_place(group);
         return miss(group, WEIR_NOMEM, site);
     }
@@ -263,9 +269,12 @@ void weir_group_free(weir_group *group)
 {
     if (!group)
         return;
-    if (is_member(group, task_here()) || (group->count && !task_here())) {
+    weir_task *self = task_here();
+    if (is_member(group, self) || (group->count && (!self || self->no_yield))) {
         LOG(WEIR_LOG_ERROR, "weir_group_free() %s: the group is left alone",
-            task_here() ? "by a member" : "outside of a coroutine, while members run");
+            !self            ? "outside of a coroutine, while members run"
+            : self->no_yield ? "in an exit hook or a destructor, while members run"
+                             : "by a member");
         return;
     }
     if (group->count) {

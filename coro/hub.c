@@ -14,7 +14,7 @@
 
 enum { STACK = 256 * 1024 }; /* bytes; BSON needs about 1 KiB a level of nesting */
 
-__thread weir_hub *hub_here_ __attribute__((tls_model("initial-exec")));
+__thread struct hot_hub *weir_hot_hub_ __attribute__((tls_model("initial-exec")));
 
 /* libstdc++'s, where the program has it: what a thread knows of exceptions in flight. */
 extern void *__cxa_get_globals(void) __attribute__((weak));
@@ -36,8 +36,7 @@ enum hub_wish hub_turn(weir_hub *hub)
     weir_task *task;
 
     hub->now_ns = hub->reactor->ops->clock(hub->reactor);
-    hub->batch_left = HUB_BATCH;
-    hub->batch_end_ns = hub->now_ns + HUB_BATCH_NS;
+    hub_batch_begin(hub);
     hub_take_remote_wakes(hub);
     alarms_ring(hub);
     while ((task = hub_pick(hub)) != NULL)
@@ -79,7 +78,7 @@ weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error
         return NULL;
     }
     fault_watch_thread();
-    hub_here_ = hub;
+    weir_hot_hub_ = (struct hot_hub *)hub;
     return hub;
 }
 
@@ -99,7 +98,7 @@ void hub_free(weir_hub *hub)
     fds_free(hub);
     free(hub->alarms);
     pthread_mutex_destroy(&hub->lock);
-    hub_here_ = NULL;
+    weir_hot_hub_ = NULL;
     free(hub);
 }
 
@@ -169,11 +168,6 @@ weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_
 
     if (!reactor)
         return WEIR_NOMEM;
-    if (hub_here_) {
-        LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
-        reactor->ops->free(reactor);
-        return WEIR_USAGE;
-    }
     weir_hub *hub = hub_new(reactor, opts, &err);
     if (!hub) {
         reactor->ops->free(reactor);
@@ -187,6 +181,11 @@ weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_
 
 weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
 {
+    /* Before a reactor is made: libev aborts when two loops want the same signal. */
+    if (hub_here_) {
+        LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
+        return WEIR_USAGE;
+    }
     return hub_run_on(reactor_ev_new(NULL, opts && opts->cancel_on_signals), opts, app, arg);
 }
 

@@ -9,6 +9,7 @@
 #define HUB_H
 
 #include "context.h"
+#include "hot.h"
 #include "list.h"
 #include "reactor.h"
 #include "stack.h"
@@ -31,18 +32,21 @@ struct cxx_state {
 };
 
 struct weir_task {
+    /* what hot.h reads: these first, in this order */
+    weir_exit_hook   hooks;    /* head of the list */
+    int64_t          limit_ns; /* the earliest deadline of its scopes */
+    bool             canceled;
+    bool             shielded;
+    bool             no_yield; /* in an exit hook or a destructor */
+
     /* what a switch touches */
+    bool             woken;    /* between its ticket and its park */
     weir_task       *next_ready;
     uint64_t         token;   /* of the latest ticket; a wake with another one is stale */
     enum task_state  state;
     weir_status      woken_by; /* what the park will return */
-    bool             woken;    /* between its ticket and its park */
-    bool             canceled;
-    bool             shielded;
-    bool             no_yield; /* in an exit hook or a destructor */
     int              saved_errno;
     struct cxx_state cxx;
-    int64_t          limit_ns; /* the earliest deadline of its scopes */
     int64_t          wake_at_ns;
     const char      *why;      /* what it waits for */
     weir_hub        *hub;
@@ -58,7 +62,6 @@ struct weir_task {
     weir_group     *group;
     struct list     link;      /* in its group: running, failed or succeeded */
     struct list     joiners;   /* who waits for its end: see task.c */
-    weir_exit_hook  hooks;     /* head of the list */
     void          **locals;    /* WEIR_LOCAL_MAX of them once one is set */
     weir_status     status;    /* its result */
     bool            reserved;  /* made by weir_reserve_new */
@@ -87,16 +90,21 @@ struct fd_slot;
 enum { FD_CHUNK = 256, FD_CHUNKS = 4096 }; /* a million descriptors */
 
 /* How long a turn may keep the loop from looking for readiness: switches, and nanoseconds
-   (the time gevent gives one turn). The clock is read every so many switches. */
-enum { HUB_BATCH = 1024, HUB_BATCH_CLOCK = 64, HUB_BATCH_NS = 5000000 };
+   (the time gevent gives one turn). */
+enum { HUB_BATCH = 1024, HUB_BATCH_NS = 5000000 };
 
 struct weir_hub {
-    /* what a switch touches */
+    /* what hot.h reads: these first, in this order */
     weir_task       *running;
-    weir_task       *ready_first, **ready_last;
     int64_t          now_ns;
-    int              batch_left;  /* switches until the loop is asked again */
     unsigned         spent;       /* units of work without a wait: weir_spend() */
+
+    /* what a switch touches */
+    int              batch_left;  /* switches until the loop is asked again */
+    int              until_clock; /* switches until the clock is read */
+    int              stride;      /* of those, from one reading to the next */
+    int64_t          read_ns;     /* when it was read last */
+    weir_task       *ready_first, **ready_last;
     int             *errno_at;    /* this thread's; coroutines never leave it */
     struct cxx_state *cxx_at;     /* NULL without a C++ runtime */
     struct context   context;
@@ -130,11 +138,23 @@ struct weir_hub {
     weir_waker       last_one_waits; /* for everybody else to end */
 };
 
-extern __thread weir_hub *hub_here_ __attribute__((tls_model("initial-exec")));
+_Static_assert(offsetof(struct weir_hub, running) == offsetof(struct hot_hub, running) &&
+                   offsetof(struct weir_hub, now_ns) == offsetof(struct hot_hub, now_ns) &&
+                   offsetof(struct weir_hub, spent) == offsetof(struct hot_hub, spent),
+               "hot.h knows a hub");
+_Static_assert(offsetof(struct weir_task, hooks) == offsetof(struct hot_task, hooks) &&
+                   offsetof(struct weir_task, limit_ns) == offsetof(struct hot_task, limit_ns) &&
+                   offsetof(struct weir_task, canceled) == offsetof(struct hot_task, canceled) &&
+                   offsetof(struct weir_task, shielded) == offsetof(struct hot_task, shielded) &&
+                   offsetof(struct weir_task, no_yield) == offsetof(struct hot_task, no_yield),
+               "hot.h knows a task");
+
+/* This thread's hub, NULL without one. */
+#define hub_here_ ((weir_hub *)weir_hot_hub_)
 
 static inline weir_task *task_here(void)
 {
-    return hub_here_ ? hub_here_->running : NULL;
+    return hot_self();
 }
 
 /* hub.c */
@@ -144,6 +164,7 @@ void      hub_free(weir_hub *hub);
 /* wait.c */
 void task_make_ready(weir_task *task);
 void task_wake(weir_task *task, weir_status with); /* one that is parked, or ready since */
+void hub_batch_begin(weir_hub *hub);
 bool hub_batch_over(weir_hub *hub);
 void hub_start(weir_task *task); /* from the hub's own stack */
 void hub_take_remote_wakes(weir_hub *hub);
@@ -152,6 +173,11 @@ weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *wh
 bool wake_first(struct list *waiters);
 void wake_all(struct list *waiters);
 
+static inline void hub_batch_end(weir_hub *hub)
+{
+    hub->batch_left = hub->until_clock = 0;
+}
+
 /* Who is next, or NULL when it is the loop's turn. */
 static inline weir_task *hub_pick(weir_hub *hub)
 {
@@ -159,7 +185,7 @@ static inline weir_task *hub_pick(weir_hub *hub)
 
     if (!task)
         return NULL;
-    if (--hub->batch_left % HUB_BATCH_CLOCK <= 0 && hub_batch_over(hub))
+    if (--hub->until_clock <= 0 && hub_batch_over(hub))
         return NULL;
     hub->ready_first = task->next_ready;
     if (!hub->ready_first)

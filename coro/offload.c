@@ -40,9 +40,23 @@ static bool wait_for_work(struct crew *crew)
     return crew->threads <= crew->limit;
 }
 
-static void do_one(struct crew *crew, struct job *job)
+/* Under the lock, as all of these. */
+static void put_in_line(struct crew *crew, struct job *job)
+{
+    job->state = JOB_QUEUED;
+    list_append(&crew->queue, &job->link);
+    crew->queued++;
+}
+
+static void take_out_of_line(struct crew *crew, struct job *job)
 {
     list_unlink(&job->link);
+    crew->queued--;
+}
+
+static void do_one(struct crew *crew, struct job *job)
+{
+    take_out_of_line(crew, job);
     job->state = JOB_RUNNING;
     pthread_mutex_unlock(&crew->lock);
 
@@ -98,12 +112,13 @@ static weir_status hand_in(struct crew *crew, struct job *job)
     weir_status status = WEIR_OK;
 
     pthread_mutex_lock(&crew->lock);
-    job->state = JOB_QUEUED;
-    list_append(&crew->queue, &job->link);
-    if (crew->idle)
+    put_in_line(crew, job);
+    /* An idle thread that was signalled stays idle until it has the lock: the jobs that wait
+       for one are counted too, or several would be left to a single thread. */
+    if (crew->idle >= crew->queued)
         pthread_cond_signal(&crew->work);
     else if (crew->threads < crew->limit && !add_thread(crew) && !crew->threads) {
-        list_unlink(&job->link);
+        take_out_of_line(crew, job);
         status = WEIR_NOMEM;
     }
     pthread_mutex_unlock(&crew->lock);
@@ -117,7 +132,7 @@ static enum job_state take_back(struct crew *crew, struct job *job)
     pthread_mutex_lock(&crew->lock);
     enum job_state state = job->state;
     if (state == JOB_QUEUED)
-        list_unlink(&job->link);
+        take_out_of_line(crew, job);
     else if (state == JOB_RUNNING && job->abandon)
         state = job->state = JOB_ABANDONED;
     pthread_mutex_unlock(&crew->lock);

@@ -34,6 +34,7 @@ struct crew {
     pthread_cond_t  work;
     struct list     queue;
     unsigned        limit, threads, idle;
+    unsigned        queued; /* jobs in the queue */
     int64_t         linger_ms; /* an idle thread ends after this */
 };
 

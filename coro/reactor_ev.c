@@ -3,7 +3,7 @@
  *
  * The hub turns in a prepare watcher, just before the loop would block. While more are ready
  * an idle watcher keeps the loop from blocking; otherwise one timer stands for all of the
- * hub's alarms. The same four watchers serve a loop of our own and the application's.
+ * hub's alarms. The same watchers serve a loop of our own and the application's.
  *
  * libev aborts when a watcher is touched after its descriptor was closed, and never reports
  * a descriptor whose number was closed and used again meanwhile, unless it is told: hence
@@ -28,6 +28,7 @@ struct ev_reactor {
     bool            holds_loop;  /* an application's loop goes on while a coroutine is alive */
     int64_t         timer_at_ns; /* what the timer is set to; INT64_MAX: it is stopped */
     ev_prepare      prepare;
+    ev_check        check;       /* only on an application's loop */
     ev_idle         idle;
     ev_timer        timer;
     ev_async        async;
@@ -108,6 +109,17 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
         ev_break(loop, EVBREAK_ALL);
         break;
     }
+    hold_loop(r, hub_is_busy(r->base.hub));
+}
+
+/* Last of all callbacks: those of the application may have spawned a coroutine, and the loop
+   would return before its next turn if nothing else were left in it. */
+static void on_check(struct ev_loop *loop, ev_check *check, int events)
+{
+    struct ev_reactor *r = check->data;
+
+    (void)loop;
+    (void)events;
     hold_loop(r, hub_is_busy(r->base.hub));
 }
 
@@ -214,6 +226,8 @@ static void free_reactor(struct reactor *reactor)
     if (!r->own_loop) { /* undo the unreferencing below, then stop */
         ev_ref(r->loop);
         ev_ref(r->loop);
+        ev_ref(r->loop);
+        ev_check_stop(r->loop, &r->check);
     }
     ev_prepare_stop(r->loop, &r->prepare);
     ev_idle_stop(r->loop, &r->idle);
@@ -263,11 +277,15 @@ struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
     ev_prepare_init(&r->prepare, on_prepare);
     ev_idle_init(&r->idle, on_idle);
     ev_timer_init(&r->timer, on_timer, 0., 0.);
+    ev_check_init(&r->check, on_check);
+    ev_set_priority(&r->check, EV_MINPRI);
     ev_async_init(&r->async, on_async);
-    r->prepare.data = r->timer.data = r;
+    r->prepare.data = r->timer.data = r->check.data = r;
     ev_prepare_start(r->loop, &r->prepare);
     ev_async_start(r->loop, &r->async);
     if (!r->own_loop) { /* we alone shall not keep the application's loop running */
+        ev_check_start(r->loop, &r->check);
+        ev_unref(r->loop);
         ev_unref(r->loop);
         ev_unref(r->loop);
     }

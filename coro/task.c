@@ -48,6 +48,8 @@ void tasks_free(weir_hub *hub)
 {
     for (struct task_block *block = hub->task_blocks, *next; block; block = next) {
         next = block->next;
+        for (int i = 0; i < TASKS_PER_BLOCK; i++)
+            context_forget(&block->tasks[i].context);
         free(block);
     }
 }
@@ -103,10 +105,10 @@ static void tell_joiners(weir_task *task)
 
 weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result)
 {
-    struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status };
+    if (!task || task == task_here())
+        return WEIR_USAGE; /* a spawn that failed; or it would wait for itself */
 
-    if (task == task_here())
-        return WEIR_USAGE; /* it would wait for itself */
+    struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status };
     if (me.ended) {
         weir_spend(1);
     } else {

@@ -33,15 +33,39 @@ void task_make_ready(weir_task *task)
     ready_append(task->hub, task);
 }
 
-/* In a function of its own: it happens once in 64 switches. */
+/*
+ * How often is the clock read within a turn? Reading it costs several switches, but a turn of
+ * tasks that each compute for a millisecond must not go on for a thousand of them. So the
+ * stride from one reading to the next follows what the last one took.
+ */
+enum { STRIDE_MAX = 64, STRIDE_NS = 250000 };
+
+void hub_batch_begin(weir_hub *hub)
+{
+    hub->read_ns = hub->now_ns;
+    hub->batch_end_ns = hub->now_ns + HUB_BATCH_NS;
+    hub->batch_left = HUB_BATCH;
+    if (!hub->stride)
+        hub->stride = STRIDE_MAX;
+    hub->until_clock = hub->stride;
+}
+
 __attribute__((noinline)) bool hub_batch_over(weir_hub *hub)
 {
-    if (hub->batch_left > 0) {
-        hub->now_ns = hub->reactor->ops->clock(hub->reactor);
-        if (hub->now_ns < hub->batch_end_ns)
-            return false;
-    }
-    hub->batch_left = 0;
+    if (hub->batch_left <= 0)
+        return true;
+
+    hub->now_ns = hub->reactor->ops->clock(hub->reactor);
+    if (hub->now_ns - hub->read_ns > STRIDE_NS)
+        hub->stride = hub->stride > 8 ? hub->stride / 8 : 1;
+    else if (hub->stride < STRIDE_MAX)
+        hub->stride *= 2;
+    hub->read_ns = hub->now_ns;
+    hub->batch_left -= hub->stride;
+    hub->until_clock = hub->stride;
+    if (hub->now_ns < hub->batch_end_ns)
+        return false;
+    hub_batch_end(hub);
     return true;
 }
 
@@ -133,10 +157,9 @@ void weir_wake(weir_waker waker)
 
     if (!task || task->token != waker.token)
         return;
-    if (task->state == TASK_RUNNING)
-        task->woken = true;
-    else
-        task_wake(task, WEIR_OK); /* also one whom a cancel or deadline made ready: it had it in time */
+    if (task->state != TASK_PARKED)
+        task->woken = true; /* before its park, also while it gives way; weir_park() clears it */
+    task_wake(task, WEIR_OK); /* also one whom a cancel or deadline made ready: it had it in time */
 }
 
 static weir_status refuse_park(const char *why)
@@ -192,6 +215,7 @@ weir_status weir_park(weir_deadline deadline, const char *why)
     task->state = TASK_PARKED;
     switch_away(hub, task);
     task->token++;
+    task->woken = false;
     task->why = NULL;
     return task->woken_by;
 }
@@ -236,7 +260,7 @@ void weir_spend(unsigned units)
     hub->spent += units;
     if (hub->spent < WEIR_UNITS || task->no_yield)
         return;
-    hub->batch_left = 0; /* not only the others' turn: the loop's, or a busy reader starves all fds */
+    hub_batch_end(hub); /* not only the others' turn: the loop's, or a busy reader starves all fds */
     go_to_the_back(hub, task);
 }
 
@@ -302,8 +326,10 @@ void wake_all(struct list *waiters)
 void weir_wake_remote(weir_waker waker)
 {
     weir_task *task = waker.task;
-    weir_hub  *hub = task->hub;
 
+    if (!task)
+        return;
+    weir_hub *hub = task->hub;
     pthread_mutex_lock(&hub->lock);
     if (!task->remote_queued) {
         task->remote_queued = true;

@@ -1,12 +1,14 @@
 /*
  * budget.c - one account of descriptors for the whole process.
  *
- * Each pool is promised a floor, one connection's descriptors, when it is made; those are its
- * own whatever happens. Above the floors everybody competes in one queue, strictly in order.
- * Whoever must queue has idle connections of other pools closed: at once when he is below
- * his floor's worth, else those unused for 100 ms (a shorter rest is a pause between two
- * requests). A pool that has more than its part gives up connections while somebody who is
- * older than its own waiters queues here.
+ * Each pool is promised a floor, one connection's descriptors, when it is made, also where
+ * others have grown so far that they must shrink first: a request for what was promised goes
+ * before all others. Above the floors everybody competes in one queue, in order; only what is
+ * beyond a pool's part, an equal one of all there is, comes after what is not.
+ * Whoever must queue has idle connections of other pools closed, no more than are missing: at
+ * once for what was promised, else those unused for 100 ms (a shorter rest is a pause between
+ * two requests). A pool that has more than its part gives up connections while somebody who
+ * is older than its own waiters queues here.
  *
  * The account is behind a lock, because hubs of several threads draw from it; who waits is
  * woken by a wake that may come from another thread. Pools of other threads are not asked to
@@ -31,11 +33,15 @@ enum {
     RESERVE_MAX = 64,
 };
 
+/* Who goes before whom, whenever he came. */
+enum rank { PROMISED, WITHIN_PART, BEYOND_PART };
+
 /* Somebody who waits for descriptors, on his own stack. */
 struct request {
     struct list          link;
     struct budget_share *share; /* NULL: a token's */
     unsigned             count;
+    enum rank            rank;
     int64_t              since_ns;
     bool                 granted;
     weir_waker           waker;
@@ -46,7 +52,9 @@ static struct {
     pthread_mutex_t lock;
     bool            known;    /* the limit has been worked out */
     unsigned        limit;
-    unsigned        committed; /* sum over shares of the larger of floor and used, and tokens */
+    unsigned        promised;  /* sum of the floors */
+    unsigned        committed; /* sum over shares of the larger of floor and used, and tokens;
+                                  above the limit while a new pool's floor is owed to it */
     unsigned        tokens;
     unsigned        used;
     struct list     shares;
@@ -107,17 +115,23 @@ static void know_limit(void)
 
 static void grant_what_fits(void);
 
+static unsigned larger(unsigned a, unsigned b)
+{
+    return a > b ? a : b;
+}
+
 weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
 {
     weir_status status = WEIR_OK;
 
     pthread_mutex_lock(&account.lock);
     unsigned limit = opts && opts->limit ? opts->limit : work_out(opts ? opts->reserve : 0);
-    if (limit < account.committed) {
+    unsigned least = larger(account.used, account.promised + account.tokens);
+    if (limit < least) {
         status = weir_error_set(err, WEIR_USAGE,
                                 "a budget of %u descriptors does not cover the %u in use or "
                                 "promised to pools",
-                                limit, account.committed);
+                                limit, least);
     } else {
         account.limit = limit;
         account.known = true;
@@ -129,9 +143,22 @@ weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
 
 /* ---- the arithmetic, under the lock ---------------------------------------------------- */
 
-static unsigned larger(unsigned a, unsigned b)
+/* Is it what was promised to that share? */
+static bool is_promised(const struct budget_share *share, unsigned count)
 {
-    return a > b ? a : b;
+    return share && share->used + count <= share->floor;
+}
+
+static unsigned part_of_each(void)
+{
+    return account.limit / (account.share_count ? account.share_count : 1);
+}
+
+static enum rank rank_of(const struct budget_share *share, unsigned count)
+{
+    if (is_promised(share, count))
+        return PROMISED;
+    return share && share->used + count > part_of_each() ? BEYOND_PART : WITHIN_PART;
 }
 
 /* What taking `count` more would add to what is committed. */
@@ -169,6 +196,8 @@ static void unbook(struct budget_share *share, unsigned count)
 
 static bool fits(const struct budget_share *share, unsigned count)
 {
+    if (is_promised(share, count))
+        return account.used + count <= account.limit;
     return account.committed + cost(share, count) <= account.limit;
 }
 
@@ -214,18 +243,20 @@ weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *
 
     pthread_mutex_lock(&account.lock);
     know_limit();
-    if (account.committed + floor > account.limit) {
+    unsigned taken = account.promised + account.tokens;
+    if (taken + floor > account.limit) {
         status = weir_error_set(err, WEIR_FULL,
-                                "no descriptors left to promise this pool %u: %u of %u are in use "
+                                "no descriptors left to promise this pool %u: %u of %u are taken "
                                 "or promised. Raise RLIMIT_NOFILE (then weir_budget_set()), or "
                                 "make fewer pools",
-                                floor, account.committed, account.limit);
+                                floor, taken, account.limit);
     } else {
         share->floor = floor;
-        share->used = 0;
+        share->used = share->leaving = 0;
         share->hub = weir_hub_here();
         list_append(&account.shares, &share->link);
         account.share_count++;
+        account.promised += floor;
         account.committed += floor;
     }
     pthread_mutex_unlock(&account.lock);
@@ -237,6 +268,7 @@ void budget_leave(struct budget_share *share)
     pthread_mutex_lock(&account.lock);
     list_unlink(&share->link);
     account.share_count--;
+    account.promised -= share->floor;
     account.committed -= share->floor;
     grant_what_fits();
     pthread_mutex_unlock(&account.lock);
@@ -252,7 +284,9 @@ bool budget_claims(const struct budget_share *share, int64_t since_ns)
     bool         claims = false;
     if (first) {
         const struct request *request = LIST_OF(first, struct request, link);
-        unsigned part = account.limit / (account.share_count ? account.share_count : 1);
+        unsigned part = part_of_each();
+        if (is_promised(request->share, request->count))
+            part = 0; /* what is above the floors is lent until the floors are asked for */
         claims = request->share != share && request->since_ns < since_ns &&
                  share->used > larger(share->floor, part);
     }
@@ -262,33 +296,77 @@ bool budget_claims(const struct budget_share *share, int64_t since_ns)
 
 /* ---- making room -------------------------------------------------------------------------- */
 
-/* Have some other pool of this thread close an idle connection, in turn. Evicting takes no
-   lock and does not yield, so it may happen under ours. */
-static void make_room(const struct budget_share *asker)
+/* What is being closed already: is it enough for `request`, and those before it? Pools of
+   other threads are left out. */
+static bool room_is_coming(const struct request *request)
+{
+    bool      promised = is_promised(request->share, request->count);
+    weir_hub *hub = weir_hub_here();
+    long      room = (long)account.limit - (promised ? account.used : account.committed);
+
+    LIST_EACH(node, &account.shares) {
+        const struct budget_share *share = LIST_OF(node, struct budget_share, link);
+        if (share->hub == hub)
+            room += promised ? share->leaving
+                             : larger(share->floor, share->used) -
+                                   larger(share->floor, share->used - share->leaving);
+    }
+    LIST_EACH(node, &account.queue) {
+        const struct request *before = LIST_OF(node, struct request, link);
+        if (is_promised(before->share, before->count) == promised)
+            room -= promised ? before->count : cost(before->share, before->count);
+        if (before == request)
+            break;
+    }
+    return room >= 0;
+}
+
+/* Have some other pool of this thread close an idle connection, in turn. */
+static bool evict_one(const struct request *asker)
 {
     weir_hub *hub = weir_hub_here();
     int64_t   rest =
-        asker && asker->used < asker->floor ? 0 : (int64_t)EVICT_AFTER_MS * 1000000;
+        is_promised(asker->share, asker->count) ? 0 : (int64_t)EVICT_AFTER_MS * 1000000;
 
-    pthread_mutex_lock(&account.lock);
     LIST_EACH(node, &account.shares) {
         struct budget_share *share = LIST_OF(node, struct budget_share, link);
-        if (share == asker || share->hub != hub || share->used <= share->floor ||
-            !share->evict(share, rest))
+        if (share == asker->share || share->hub != hub ||
+            share->used - share->leaving <= share->floor || !share->evict(share, rest))
             continue;
         account.stats.evictions++;
         list_unlink(node);
         list_append(&account.shares, node);
-        break;
+        return true;
     }
+    return false;
+}
+
+/* Evicting takes no lock and does not yield, so it may happen under ours. */
+static void make_room(const struct request *request)
+{
+    pthread_mutex_lock(&account.lock);
+    while (!request->granted && !room_is_coming(request) && evict_one(request))
+        continue;
     pthread_mutex_unlock(&account.lock);
 }
 
 /* ---- paying ------------------------------------------------------------------------------- */
 
+/* From the end, so that those who come in order find their place at once. */
+static void stand_in_line(struct request *request)
+{
+    struct list *before_me = account.queue.prev;
+
+    request->rank = rank_of(request->share, request->count);
+    while (before_me != &account.queue &&
+           LIST_OF(before_me, struct request, link)->rank > request->rank)
+        before_me = before_me->prev;
+    list_prepend(before_me, &request->link);
+}
+
 static void enqueue(struct request *request)
 {
-    list_append(&account.queue, &request->link);
+    stand_in_line(request);
     account.stats.waited++;
     atomic_fetch_add(&account.waiting, 1);
 }
@@ -310,6 +388,11 @@ static bool withdraw(struct request *request)
 static bool granted_yet(struct request *request)
 {
     pthread_mutex_lock(&account.lock);
+    if (!request->granted && request->rank != rank_of(request->share, request->count)) {
+        list_unlink(&request->link); /* its pool has shrunk or grown meanwhile */
+        stand_in_line(request);
+        grant_what_fits();
+    }
     bool granted = request->granted;
     if (!granted)
         request->waker = weir_waker_new();
@@ -319,37 +402,39 @@ static bool granted_yet(struct request *request)
 
 static weir_deadline earlier_of(weir_deadline deadline, int64_t ms)
 {
-    int64_t at = ns_after(weir_now(), ms);
+    int64_t at = ns_after(hot_now(), ms);
 
     return weir_deadline_at(deadline.at_ns < at ? deadline.at_ns : at);
 }
 
-static weir_status pay(struct budget_share *share, unsigned count, bool patient,
+static weir_status pay(struct budget_share *share, unsigned count, const unsigned *wanted,
                        weir_deadline deadline)
 {
     struct request request = { .share = share,
                                .count = count,
-                               .since_ns = weir_now(),
+                               .since_ns = hot_now(),
+                               .waker = weir_waker_new(), /* another thread may grant it at once */
                                .hub = weir_hub_here() };
 
     list_init(&request.link);
     pthread_mutex_lock(&account.lock);
     know_limit();
-    bool own = share && share->used + count <= share->floor; /* promised: nobody is asked */
-    if (own || (list_empty(&account.queue) && fits(share, count))) {
+    bool first = list_empty(&account.queue) || is_promised(share, count);
+    if (first && fits(share, count)) {
         book(share, count);
         request.granted = true;
     } else {
         enqueue(&request);
+        grant_what_fits(); /* he may go before those who wait */
     }
     pthread_mutex_unlock(&account.lock);
 
     while (!granted_yet(&request)) {
-        if (!patient)
-            make_room(share);
+        if ((!wanted || *wanted) && weir_pending(deadline) == WEIR_OK)
+            make_room(&request);
         weir_status status =
             weir_park(earlier_of(deadline, EVICT_AFTER_MS), "descriptors of the budget");
-        if (status == WEIR_CANCELED || (status == WEIR_TIMEOUT && weir_pending(deadline))) {
+        if (status != WEIR_OK && (status != WEIR_TIMEOUT || weir_pending(deadline))) {
             if (!withdraw(&request))
                 return status;
             if (status == WEIR_CANCELED) {
@@ -362,9 +447,9 @@ static weir_status pay(struct budget_share *share, unsigned count, bool patient,
     return WEIR_OK;
 }
 
-weir_status budget_pay(struct budget_share *share, unsigned count, bool patient)
+weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted)
 {
-    return pay(share, count, patient, WEIR_FOREVER);
+    return pay(share, count, wanted, WEIR_FOREVER);
 }
 
 void budget_refund(struct budget_share *share, unsigned count)
@@ -393,7 +478,7 @@ weir_status budget_wait_for_kernel(void)
     pthread_mutex_lock(&account.lock);
     list_unlink(&request.link);
     pthread_mutex_unlock(&account.lock);
-    return status == WEIR_TIMEOUT ? weir_pending(WEIR_FOREVER) : status;
+    return status == WEIR_TIMEOUT ? hot_pending() : status;
 }
 
 /* ---- tokens ------------------------------------------------------------------------------- */
@@ -402,14 +487,12 @@ weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
                              weir_budget_token *out, weir_error *err)
 {
     out->descriptors = 0;
-    if (!weir_self())
+    if (!hot_self())
         return weir_error_set(err, WEIR_USAGE, "weir_budget_take() outside of a coroutine");
 
     pthread_mutex_lock(&account.lock);
     know_limit();
-    unsigned most = account.limit;
-    LIST_EACH(node, &account.shares)
-        most -= LIST_OF(node, struct budget_share, link)->floor;
+    unsigned most = account.limit - account.promised;
     pthread_mutex_unlock(&account.lock);
     if (descriptors > most)
         return weir_error_set(err, WEIR_USAGE,
@@ -417,7 +500,7 @@ weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
                               "what is promised to pools",
                               descriptors, most);
 
-    weir_status status = pay(NULL, descriptors, false, deadline);
+    weir_status status = pay(NULL, descriptors, NULL, deadline);
     if (status != WEIR_OK)
         return weir_error_set(err, status, "no %u descriptors in time: %s", descriptors,
                               "see weir_budget_read()");

@@ -22,8 +22,10 @@ void conn_move(struct conn *conn, enum conn_state to)
     list_unlink(&conn->link);
     pool->count[conn->state]--;
     conn->state = to;
-    conn->since_ns = weir_now();
+    conn->since_ns = hot_now();
     pool->count[to]++;
+    if (to == CONN_CLOSING)
+        pool->share.leaving += conn->paid;
     list_prepend(&pool->conns[to], &conn->link);
 }
 
@@ -56,13 +58,15 @@ static void vanish(struct conn *conn)
     weir_pool *pool = conn->pool;
 
     give_permit_back(conn);
+    if (conn->state == CONN_CLOSING)
+        pool->share.leaving -= conn->paid;
     budget_refund(&pool->share, conn->paid);
     if (conn->opened)
         pool->stats.closed[conn->reason]++;
     list_unlink(&conn->link);
     pool->count[conn->state]--;
     weir_reserve_free(conn->keeper);
-    free(conn);
+    list_append(&pool->spare, &conn->link);
     pool_verify(pool);
     dial_if_wanted(pool);
     pool_gone_check(pool);
@@ -73,7 +77,7 @@ static void vanish(struct conn *conn)
 static void say_goodbye(struct conn *conn)
 {
     weir_pool    *pool = conn->pool;
-    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.close_timeout_ms));
+    weir_deadline until = weir_in_ms(pool->opts.close_timeout_ms);
 
     conn->driver_side->user = conn->keeper;
     WEIR_SHIELD(until);
@@ -99,7 +103,7 @@ void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
     conn->reason = reason;
     conn->farewell = how;
     conn_move(conn, CONN_CLOSING);
-    if (weir_self() != conn->keeper)
+    if (hot_self() != conn->keeper)
         weir_reserve_start(conn->keeper, keeper_closes, conn);
 }
 
@@ -108,7 +112,7 @@ void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
 static weir_status try_to_open(struct conn *conn, weir_error *err)
 {
     weir_pool    *pool = conn->pool;
-    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.connect_timeout_ms));
+    weir_deadline until = weir_in_ms(pool->opts.connect_timeout_ms);
 
     WEIR_DEADLINE(until);
     return pool->driver->open(conn->driver_side, pool->config, until, err);
@@ -120,6 +124,14 @@ static void wipe(struct conn *conn)
     conn->farewell = WEIR_ABRUPT;
     say_goodbye(conn);
     memset(conn->driver_side + 1, 0, conn->pool->driver->conn_size - sizeof(weir_conn));
+}
+
+/* Or was whoever wanted it served meanwhile, or gave up? */
+static bool still_wanted(const weir_pool *pool)
+{
+    unsigned others = pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING] - 1;
+
+    return !pool->closed && dial_is_wanted(pool, others);
 }
 
 /* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */
@@ -140,6 +152,8 @@ static weir_status open_when_possible(struct conn *conn, weir_error *err)
         status = budget_wait_for_kernel();
         if (status != WEIR_OK)
             return weir_error_set(err, status, "gave up waiting for a file descriptor");
+        if (!still_wanted(pool))
+            return WEIR_BUSY;
     }
 }
 
@@ -156,7 +170,7 @@ static int64_t worn_out_at(weir_pool *pool, int64_t now_ns)
 static void opened(struct conn *conn, int64_t began_ns)
 {
     weir_pool *pool = conn->pool;
-    int64_t    now = weir_now();
+    int64_t    now = hot_now();
 
     conn->opened = true;
     conn->expires_ns = worn_out_at(pool, now);
@@ -177,47 +191,66 @@ static weir_status keeper_connects(void *arg)
     unsigned     sockets = pool->driver->sockets(pool->config);
     weir_error   err = { 0 };
 
-    if (budget_pay(&pool->share, sockets, !pool->waiting) != WEIR_OK) {
+    if (budget_pay(&pool->share, sockets, &pool->waiting) != WEIR_OK) {
         vanish(conn);
         return WEIR_OK;
     }
     conn->paid = sockets;
-    unsigned others = pool->count[CONN_RESERVED] - 1 + pool->count[CONN_CONNECTING];
-    if (pool->closed || !dial_is_wanted(pool, others)) {
-        vanish(conn); /* whoever wanted it was served meanwhile, or gave up */
+    if (!still_wanted(pool)) {
+        vanish(conn);
         return WEIR_OK;
     }
 
-    int64_t began = weir_now();
+    int64_t began = hot_now();
     conn_move(conn, CONN_CONNECTING);
-    if (open_when_possible(conn, &err) == WEIR_OK) {
+    weir_status status = open_when_possible(conn, &err);
+    if (status == WEIR_OK) {
         opened(conn, began);
         return keeper_ends(conn);
     }
     conn_move(conn, CONN_CLOSING); /* its place is free; there is nothing left to close */
     give_permit_back(conn);
-    if (!pool->closed)
+    if (!pool->closed && status != WEIR_BUSY)
         dial_failed(pool, &err);
     vanish(conn);
     return WEIR_OK;
 }
 
+/*
+ * A record that was a connection's before keeps its handles: who still has one of them, and
+ * uses it too late, is told so and does not meet freed memory. The one unused longest is
+ * taken first, so that this holds for long.
+ */
+static struct conn *record_new(weir_pool *pool)
+{
+    struct list *first = list_first(&pool->spare);
+
+    if (!first)
+        return calloc(1, sizeof(struct conn) + pool->driver->conn_size);
+    struct conn *conn = LIST_OF(first, struct conn, link);
+    list_unlink(first);
+    memset(conn->driver_side, 0, pool->driver->conn_size);
+    conn->opened = false;
+    conn->paid = 0;
+    return conn;
+}
+
 struct conn *conn_new(weir_pool *pool, weir_error *err)
 {
-    struct conn *conn = calloc(1, sizeof *conn + pool->driver->conn_size);
+    struct conn *conn = record_new(pool);
     if (!conn) {
         weir_error_set(err, WEIR_NOMEM, "no memory for a connection");
         return NULL;
     }
     if (weir_reserve_new(pool->name, &conn->keeper, err) != WEIR_OK) {
-        free(conn);
+        list_append(&pool->spare, &conn->link);
         return NULL;
     }
 
     conn->pool = pool;
     conn->id = ++pool->last_id;
     conn->state = CONN_RESERVED;
-    conn->since_ns = weir_now();
+    conn->since_ns = hot_now();
     conn->permit = true;
     pool->permits++;
     pool->count[CONN_RESERVED]++;
@@ -235,7 +268,7 @@ static weir_status keeper_resets(void *arg)
 {
     struct conn  *conn = arg;
     weir_pool    *pool = conn->pool;
-    weir_deadline until = weir_deadline_at(ns_after(weir_now(), pool->opts.reset_timeout_ms));
+    weir_deadline until = weir_in_ms(pool->opts.reset_timeout_ms);
     weir_error    err = { 0 };
     weir_status   status;
 
@@ -248,6 +281,7 @@ static weir_status keeper_resets(void *arg)
     conn->driver_side->user = NULL;
     if (status == WEIR_OK) {
         conn_put(conn);
+        dial_if_wanted(pool); /* too old by now, or owed to others: its place is free */
     } else if (pool->closed) {
         conn_close(conn, WEIR_CLOSE_POOL, WEIR_ABRUPT);
     } else {
@@ -267,7 +301,7 @@ void conn_end_lease(struct conn *conn, bool forgotten, bool close)
     weir_farewell  how = condition == WEIR_CLEAN || condition == WEIR_DIRTY ? WEIR_POLITE
                                                                             : WEIR_ABRUPT;
 
-    histogram_add(&pool->stats.hold, weir_now() - conn->since_ns);
+    histogram_add(&pool->stats.hold, hot_now() - conn->since_ns);
     if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)
         conn_close(conn, WEIR_CLOSE_LEAKED, how);
     else if (condition == WEIR_GONE)
@@ -276,8 +310,8 @@ void conn_end_lease(struct conn *conn, bool forgotten, bool close)
         conn_close(conn, WEIR_CLOSE_BROKEN, how);
     else if (close)
         conn_close(conn, WEIR_CLOSE_REQUESTED, how);
-    else if (condition == WEIR_CLEAN)
-        conn_put(conn);
+    else if (condition == WEIR_CLEAN || pool->closed)
+        conn_put(conn); /* closes it where the pool is closed */
     else {
         conn_move(conn, CONN_RESETTING);
         weir_reserve_start(conn->keeper, keeper_resets, conn);

@@ -40,39 +40,37 @@ static bool may_dial(weir_pool *pool)
     if (pool->closed || pool_total(pool) >= pool->opts.max_size ||
         pool->permits >= pool->opts.max_connecting)
         return false;
+    if (pool->failures_in_row && on_their_way(pool))
+        return false; /* after a failure one attempt at a time */
     if (!dial_is_wanted(pool, on_their_way(pool)))
         return false;
-    if (pool->retry_ns <= weir_now())
+    if (pool->retry_ns <= hot_now())
         return true;
     if (!pool->redial.slot)
         weir_alarm_set(&pool->redial, pool->retry_ns, redial);
     return false;
 }
 
-void dial_if_wanted(weir_pool *pool)
+void dial_while_wanted(weir_pool *pool)
 {
     weir_error err;
 
     while (may_dial(pool)) {
-        if (!conn_new(pool, &err)) {
+        if (!conn_new(pool, &err))
             dial_failed(pool, &err);
-            return;
-        }
-        if (pool->failures_in_row)
-            return; /* after a failure one attempt at a time */
     }
 }
 
 bool dial_known_down(const weir_pool *pool)
 {
     return pool->failures_in_row && !pool_live(pool) && !on_their_way(pool) &&
-           pool->retry_ns > weir_now();
+           pool->retry_ns > hot_now();
 }
 
 static int64_t pause_ms(weir_pool *pool)
 {
     unsigned doublings =
-        pool->failures_in_row < PAUSE_DOUBLINGS ? pool->failures_in_row - 1 : PAUSE_DOUBLINGS;
+        pool->failures_in_row <= PAUSE_DOUBLINGS ? pool->failures_in_row - 1 : PAUSE_DOUBLINGS;
     int64_t longest = (int64_t)PAUSE_MS << doublings;
 
     if (longest > PAUSE_MAX_MS)
@@ -93,7 +91,7 @@ void dial_failed(weir_pool *pool, const weir_error *error)
     pool->last_failure = *error;
     pool->last_failure.status = WEIR_CONNECT;
     pool->last_failure.outcome = WEIR_OUTCOME_NOT_SENT;
-    pool->retry_ns = ns_after(weir_now(), pause_ms(pool));
+    pool->retry_ns = ns_after(hot_now(), pause_ms(pool));
     if (first)
         LOG(WEIR_LOG_WARN, "pool %s: %s", pool->name, error->message);
 

@@ -30,7 +30,7 @@ weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site)
     lease->site = site;
     lease->nested = 0;
     lease->at_exit.fn = holder_ended;
-    weir_exit_hook_add(holder, &lease->at_exit);
+    hot_exit_hook_add(holder, &lease->at_exit);
     conn->driver_side->user = holder;
     pool->stats.acquired++;
     if (pool->count[CONN_IN_USE] > pool->stats.in_use_peak)
@@ -115,7 +115,7 @@ static void holder_ended(weir_exit_hook *hook)
 
 static weir_status misuse(const weir_lease *lease, const char *verb)
 {
-    const weir_task *self = weir_self();
+    const weir_task *self = hot_self();
 
     if (!lease->holder)
         LOG(WEIR_LOG_ERROR, "%s of a lease that is over (it was taken at %s)", verb, lease->site);
@@ -130,13 +130,13 @@ weir_status weir_release(weir_lease *lease)
 {
     if (!lease)
         return WEIR_OK;
-    if (!lease->holder || lease->holder != weir_self())
+    if (!lease->holder || lease->holder != hot_self())
         return misuse(lease, "release");
     if (lease->nested > 1) {
         lease->nested--;
         return WEIR_OK;
     }
-    weir_exit_hook_remove(&lease->at_exit);
+    hot_exit_hook_remove(&lease->at_exit);
     end(lease, false, false);
     return WEIR_OK;
 }
@@ -145,9 +145,9 @@ weir_status weir_lease_close(weir_lease *lease)
 {
     if (!lease)
         return WEIR_OK;
-    if (!lease->holder || lease->holder != weir_self())
+    if (!lease->holder || lease->holder != hot_self())
         return misuse(lease, "close");
-    weir_exit_hook_remove(&lease->at_exit);
+    hot_exit_hook_remove(&lease->at_exit);
     end(lease, false, true);
     return WEIR_OK;
 }
@@ -156,13 +156,14 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 {
     if (!lease || !task)
         return WEIR_USAGE;
-    if (!lease->holder || lease->holder != weir_self() || lease->nested || weir_task_done(task) ||
+    if (!lease->holder || lease->holder != hot_self() || lease->nested || weir_task_done(task) ||
         weir_task_hub(task) != lease->conn->pool->hub)
         return misuse(lease, "giving away");
-    weir_exit_hook_remove(&lease->at_exit);
+    hot_exit_hook_remove(&lease->at_exit);
     lease->holder = task;
-    weir_exit_hook_add(task, &lease->at_exit);
+    hot_exit_hook_add(task, &lease->at_exit);
     lease->conn->driver_side->user = task;
+    queue_lease_given(lease->conn->pool, task);
     return WEIR_OK;
 }
 
@@ -170,7 +171,7 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 
 static weir_status check_place(weir_pool *pool, weir_error *err)
 {
-    if (!weir_self())
+    if (!hot_self())
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() outside of a coroutine");
     if (weir_hub_here() != pool->hub)
         return weir_error_set(err, WEIR_USAGE,

@@ -124,6 +124,8 @@ static void free_for_good(weir_pool *pool)
     weir_exit_hook_remove(&pool->at_hub_end);
     budget_leave(&pool->share);
     pool->driver->free_config(pool->config);
+    LIST_EACH(node, &pool->spare)
+        free(LIST_OF(node, struct conn, link));
     free(pool);
 }
 
@@ -131,7 +133,8 @@ static void hub_ends(weir_exit_hook *hook)
 {
     weir_pool *pool = LIST_OF(hook, weir_pool, at_hub_end);
 
-    LOG(WEIR_LOG_WARN, "pool %s was not freed before its hub ended", pool->name);
+    if (!pool->freed) /* else it is only its last connection that still says goodbye */
+        LOG(WEIR_LOG_WARN, "pool %s was not freed before its hub ended", pool->name);
     hook->prev = hook->next = hook; /* it is off the hub's list: removing it again does nothing */
     weir_pool_free(pool);
 }
@@ -174,7 +177,8 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
         list_init(&pool->conns[state]);
     list_init(&pool->waiters);
     list_init(&pool->closers);
-    pool->random = (uint64_t)weir_now() ^ (uint64_t)(uintptr_t)pool;
+    list_init(&pool->spare);
+    pool->random = (uint64_t)hot_now() ^ (uint64_t)(uintptr_t)pool;
     pool->at_hub_end.fn = hub_ends;
     weir_hub_end_hook_add(&pool->at_hub_end);
     *out = pool;
@@ -257,6 +261,7 @@ weir_status weir_pool_close(weir_pool *pool, weir_deadline deadline)
     weir_status status = WEIR_OK;
     while (status == WEIR_OK && !is_empty(pool))
         status = wait_for_one_less(pool, deadline);
+    pool_gone_check(pool); /* somebody may have freed it while we waited */
     return status;
 }
 
@@ -284,7 +289,7 @@ void weir_pool_free(weir_pool *pool)
     if (!pool->closed)
         begin_to_close(pool);
     name_those_left(pool);
-    if (weir_self())
+    if (hot_self())
         wait_for_the_rest(pool);
     pool->freed = true;
     pool_gone_check(pool);

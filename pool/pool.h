@@ -12,6 +12,7 @@
 #ifndef POOL_H
 #define POOL_H
 
+#include "hot.h"
 #include "list.h"
 
 #include <weir/driver.h>
@@ -45,8 +46,9 @@ struct weir_lease {
 struct budget_share {
     struct list link;
     weir_hub   *hub;
-    unsigned    floor; /* promised */
+    unsigned    floor;   /* promised: one connection's */
     unsigned    used;
+    unsigned    leaving; /* of those, held by connections that are being closed */
     /* Close one idle connection that was unused for min_idle_ns; false when there is none. */
     bool (*evict)(struct budget_share *share, int64_t min_idle_ns);
 };
@@ -93,6 +95,7 @@ struct weir_pool {
 
     struct list conns[CONN_STATES];
     unsigned    count[CONN_STATES];
+    struct list spare;   /* records of connections that have gone: see conn.c */
     unsigned    permits; /* connecting permits taken */
     struct list waiters;
     unsigned    waiting;
@@ -124,11 +127,12 @@ unsigned     pool_total(const weir_pool *pool); /* what counts against max_size 
 void conn_put(struct conn *conn);     /* usable: to the oldest waiter, or idle */
 bool queue_tell_first(weir_pool *pool, const weir_error *error);
 void queue_tell_all(weir_pool *pool, const weir_error *error);
+void queue_lease_given(weir_pool *pool, const weir_task *task); /* who may be waiting here */
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
                           struct conn **out, weir_error *err);
 
 /* ---- dial.c: when to open one --------------------------------------------------------- */
-void dial_if_wanted(weir_pool *pool);
+void dial_while_wanted(weir_pool *pool);
 bool dial_is_wanted(const weir_pool *pool, unsigned on_their_way);
 void dial_failed(weir_pool *pool, const weir_error *error);
 void dial_succeeded(weir_pool *pool);
@@ -146,8 +150,8 @@ bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
 /* ---- budget.c ------------------------------------------------------------------------- */
 weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err);
 void        budget_leave(struct budget_share *share);
-/* Yields until `count` are there. `patient`: never evicts anybody for it. */
-weir_status budget_pay(struct budget_share *share, unsigned count, bool patient);
+/* Yields until `count` are there. While *wanted is zero it evicts nobody for them. */
+weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted);
 void        budget_refund(struct budget_share *share, unsigned count);
 /* The kernel has no descriptor: wait until one was closed, or a while. */
 weir_status budget_wait_for_kernel(void);
@@ -167,6 +171,13 @@ static inline void pool_verify(const weir_pool *pool)
 
 /* pool.c */
 void pool_gone_check(weir_pool *pool); /* after a connection went: may free the pool */
+
+/* For whoever may have freed a place, or needs one. Mostly nobody waits. */
+static inline void dial_if_wanted(weir_pool *pool)
+{
+    if (pool->waiting || pool->opts.min_idle)
+        dial_while_wanted(pool);
+}
 
 /* From 0 to 1, for jitter: a linear congruential generator (Knuth's MMIX constants). */
 static inline double pool_random(weir_pool *pool)

@@ -15,6 +15,16 @@
 
 /* ---- handing over -------------------------------------------------------------------- */
 
+/* From here on he must not look at the pool any more, unless a connection of it holds it:
+   it may be freed before he runs. */
+static void take_out(weir_pool *pool, struct waiter *waiter)
+{
+    list_unlink(&waiter->link);
+    pool->waiting--;
+    pool->stuck -= waiter->held;
+    histogram_add(&pool->stats.wait, hot_now() - waiter->since_ns);
+}
+
 static struct waiter *take_first(weir_pool *pool)
 {
     struct list *first = list_first(&pool->waiters);
@@ -22,9 +32,7 @@ static struct waiter *take_first(weir_pool *pool)
     if (!first)
         return NULL;
     struct waiter *waiter = LIST_OF(first, struct waiter, link);
-    list_unlink(first);
-    pool->waiting--;
-    pool->stuck -= waiter->held;
+    take_out(pool, waiter);
     waiter->served = true;
     return waiter;
 }
@@ -37,7 +45,7 @@ static bool usable(struct conn *conn)
         conn_close(conn, WEIR_CLOSE_POOL, WEIR_POLITE);
         return false;
     }
-    if (conn->expires_ns <= weir_now()) {
+    if (conn->expires_ns <= hot_now()) {
         conn_close(conn, WEIR_CLOSE_AGE, WEIR_POLITE);
         return false;
     }
@@ -107,7 +115,7 @@ static void name_holders(const weir_pool *pool, char *text, size_t size)
         const struct conn *conn = LIST_OF(node, struct conn, link);
         int length = snprintf(text + used, size - used, "%s%s (%lld ms)", named ? ", " : "",
                               lease_current(conn)->site,
-                              (long long)((weir_now() - conn->since_ns) / 1000000));
+                              (long long)((hot_now() - conn->since_ns) / 1000000));
         if (length < 0 || (size_t)length >= size - used)
             break;
         used += (size_t)length;
@@ -125,7 +133,7 @@ static weir_status explain(const weir_pool *pool, weir_status status, int64_t si
     weir_error_set(err, status,
                    "pool %s: no connection after %lld ms: %u of %u in use%s%s, %u connecting, %u "
                    "waiting%s%s",
-                   pool->name, (long long)((weir_now() - since_ns) / 1000000),
+                   pool->name, (long long)((hot_now() - since_ns) / 1000000),
                    pool->count[CONN_IN_USE], pool->opts.max_size, holders[0] ? " by " : "",
                    holders, pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING],
                    pool->waiting, pool->failures_in_row ? "; last failure: " : "",
@@ -145,6 +153,24 @@ static weir_status say_deadlock(const weir_pool *pool, weir_error *err)
                           "more of them: taken at %s. Give one back first, or use "
                           "weir_local_lease()",
                           pool->name, pool->opts.max_size, holders);
+}
+
+void queue_lease_given(weir_pool *pool, const weir_task *task)
+{
+    LIST_EACH(node, &pool->waiters) {
+        struct waiter *waiter = LIST_OF(node, struct waiter, link);
+        if (waiter->task != task)
+            continue;
+        waiter->held++;
+        if (++pool->stuck < pool->opts.max_size)
+            return;
+        pool->stats.refused++;
+        say_deadlock(pool, waiter->error);
+        take_out(pool, waiter);
+        waiter->served = true;
+        weir_wake(waiter->waker);
+        return;
+    }
 }
 
 /* ---- acquiring ----------------------------------------------------------------------- */
@@ -173,23 +199,18 @@ static bool would_deadlock(const weir_pool *pool, unsigned held)
 
 static int64_t give_up_at(const weir_pool *pool, weir_deadline deadline)
 {
-    int64_t limit = ns_after(weir_now(), pool->opts.acquire_timeout_ms);
+    int64_t ms = pool->opts.acquire_timeout_ms;
+    /* The turn's clock may be some milliseconds old: too much for a short limit. */
+    int64_t limit = ms < 1000 ? weir_in_ms(ms).at_ns : ns_after(hot_now(), ms);
 
     return deadline.at_ns < limit ? deadline.at_ns : limit;
-}
-
-static void leave_queue(weir_pool *pool, struct waiter *me)
-{
-    list_unlink(&me->link);
-    pool->waiting--;
-    pool->stuck -= me->held;
 }
 
 /* Woken, late or cancelled: what came of it. */
 static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status status,
                            struct conn **out, weir_error *err)
 {
-    if (me->conn && weir_pending(WEIR_FOREVER) == WEIR_CANCELED) {
+    if (me->conn && hot_pending() == WEIR_CANCELED) {
         weir_lease *lease = lease_current(me->conn);
         pool->stats.canceled++;
         weir_release(lease); /* to the next in the queue */
@@ -205,7 +226,7 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
         return me->error->status;
     }
 
-    leave_queue(pool, me);
+    take_out(pool, me);
     if (status == WEIR_CANCELED) {
         pool->stats.canceled++;
         return weir_error_set(err, WEIR_CANCELED, "pool %s: cancelled while waiting", pool->name);
@@ -217,11 +238,11 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
 static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const char *site,
                                  struct conn **out, weir_error *err)
 {
-    weir_task    *self = weir_self();
+    weir_task    *self = hot_self();
     weir_error    told;
     struct waiter me = { .task = self,
                          .site = site,
-                         .since_ns = weir_now(),
+                         .since_ns = hot_now(),
                          .held = leases_held(self, pool),
                          .error = &told };
 
@@ -238,15 +259,13 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
 
     weir_status status =
         weir_park(weir_deadline_at(give_up_at(pool, deadline)), "a connection of a pool");
-    status = outcome(pool, &me, status, out, err);
-    histogram_add(&pool->stats.wait, weir_now() - me.since_ns);
-    return status;
+    return outcome(pool, &me, status, out, err);
 }
 
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
                           struct conn **out, weir_error *err)
 {
-    weir_status status = weir_pending(WEIR_FOREVER);
+    weir_status status = hot_pending();
 
     if (pool->closed)
         return weir_error_set(err, WEIR_CLOSED, "pool %s is closed", pool->name);
@@ -255,23 +274,28 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
     if (status == WEIR_OK && !pool->waiting) {
         struct conn *conn = take_idle(pool);
         if (conn) {
-            lease_begin(conn, weir_self(), site);
+            lease_begin(conn, hot_self(), site);
+            if (pool->count[CONN_IDLE] < pool->opts.min_idle)
+                dial_if_wanted(pool);
             pool->stats.acquired_at_once++;
             pool->stats.wait.count++;
             pool->stats.wait.bucket[0]++;
-            weir_spend(1);
+            hot_spend(1);
             *out = conn;
             return WEIR_OK;
         }
     }
     if (dial_known_down(pool)) {
-        weir_spend(WEIR_IO_UNITS);
-        return weir_error_set(err, WEIR_CONNECT, "%s", pool->last_failure.message);
+        if (err)
+            *err = pool->last_failure;
+        hot_spend(WEIR_IO_UNITS);
+        return WEIR_CONNECT;
     }
     if (pool->opts.max_waiters && pool->waiting >= pool->opts.max_waiters) {
         pool->stats.refused++;
-        weir_spend(WEIR_IO_UNITS);
-        return explain(pool, WEIR_FULL, weir_now(), err);
+        explain(pool, WEIR_FULL, hot_now(), err);
+        hot_spend(WEIR_IO_UNITS);
+        return WEIR_FULL;
     }
     return wait_for_turn(pool, deadline, site, out, err);
 }

@@ -18,7 +18,7 @@ static void sweep(weir_alarm *alarm)
 {
     weir_pool   *pool = LIST_OF(alarm, weir_pool, sweep);
     struct list *idle = &pool->conns[CONN_IDLE];
-    int64_t      now = weir_now(), next = INT64_MAX;
+    int64_t      now = hot_now(), next = INT64_MAX;
 
     for (struct list *node = idle->prev, *newer; node != idle; node = newer) {
         newer = node->prev;
@@ -54,7 +54,7 @@ bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns)
     if (!last)
         return false;
     struct conn *conn = LIST_OF(last, struct conn, link);
-    if (weir_now() - conn->since_ns < min_idle_ns)
+    if (hot_now() - conn->since_ns < min_idle_ns)
         return false;
     conn_close(conn, WEIR_CLOSE_EVICTED, WEIR_POLITE);
     return true;

@@ -1,0 +1,667 @@
+/*
+ * test_coro_fd.c - waiting for descriptors, on libev and real sockets.
+ */
+#include "coro_unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static void make_pair(int pair[2])
+{
+    HOLDS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
+}
+
+static void say_to(int fd)
+{
+    HOLDS_EQ(write(fd, "x", 1), 1);
+}
+
+static void hear_from(int fd)
+{
+    char c;
+
+    HOLDS_EQ(read(fd, &c, 1), 1);
+}
+
+static void fill(int fd)
+{
+    static char block[4096];
+
+    while (write(fd, block, sizeof block) > 0)
+        continue;
+}
+
+static void drain(int fd)
+{
+    static char block[4096];
+
+    while (read(fd, block, sizeof block) > 0)
+        continue;
+}
+
+/* Somebody who waits for a descriptor. */
+struct watcher {
+    int         fd, events;
+    int64_t     patience_ms; /* 0: for ever */
+    int         ready;
+    weir_status status;
+    bool        done;
+    weir_task  *task;
+};
+
+static weir_status wait_once(void *arg)
+{
+    struct watcher *me = arg;
+
+    me->status = weir_wait_fd(me->fd, me->events,
+                              me->patience_ms ? weir_in_ms(me->patience_ms) : WEIR_FOREVER,
+                              &me->ready);
+    me->done = true;
+    return WEIR_OK;
+}
+
+static void start(struct watcher *watcher, const char *name)
+{
+    watcher->task = weir_spawn_with(NULL, &(weir_spawn_opts){ .name = name }, wait_once, watcher);
+    weir_yield();
+}
+
+/* ---- readiness ---------------------------------------------------------------------- */
+
+static weir_status read_and_write(void *arg)
+{
+    int pair[2], ready = -1;
+
+    (void)arg;
+    make_pair(pair);
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ };
+    start(&reader, "reader");
+    HOLDS_EQ(sleep_ms(5), WEIR_OK);
+    HOLDS(!reader.done);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS(reader.done);
+    HOLDS_EQ(reader.status, WEIR_OK);
+    HOLDS_EQ(reader.ready, WEIR_READ);
+
+    /* Only what was asked for is told. */
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_WRITE, weir_in_ms(100), &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_WRITE);
+    hear_from(pair[0]);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ | WEIR_WRITE, weir_in_ms(100), &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_WRITE);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_WRITE, weir_in_ms(100), NULL), WEIR_OK);
+
+    fill(pair[0]);
+    struct watcher writer = { .fd = pair[0], .events = WEIR_WRITE };
+    start(&writer, "writer");
+    sleep_ms(5);
+    HOLDS(!writer.done);
+    drain(pair[1]);
+    sleep_ms(5);
+    HOLDS(writer.done);
+    HOLDS_EQ(writer.ready, WEIR_WRITE);
+
+    /* A hang-up counts as both. */
+    HOLDS_EQ(weir_close(pair[1]), 0);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ | WEIR_WRITE, weir_in_ms(100), &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_READ | WEIR_WRITE);
+    HOLDS_EQ(weir_close(pair[0]), 0);
+    return WEIR_OK;
+}
+
+static void a_wait_ends_when_the_descriptor_is_ready_and_tells_for_what(void **state)
+{
+    (void)state;
+    run_real(read_and_write, NULL);
+}
+
+static weir_status read_while_another_writes(void *arg)
+{
+    int pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    fill(pair[0]);
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ };
+    struct watcher writer = { .fd = pair[0], .events = WEIR_WRITE };
+    start(&reader, "reader");
+    start(&writer, "writer");
+    sleep_ms(5);
+    HOLDS(!reader.done && !writer.done);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS(reader.done && !writer.done); /* each hears of his own only */
+    drain(pair[1]);
+    sleep_ms(5);
+    HOLDS(writer.done);
+    HOLDS_EQ(reader.ready, WEIR_READ);
+    HOLDS_EQ(writer.ready, WEIR_WRITE);
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void one_may_read_while_another_writes(void **state)
+{
+    (void)state;
+    run_real(read_while_another_writes, NULL);
+}
+
+struct ball {
+    int in, out, rounds;
+};
+
+static weir_status play_ball(void *arg)
+{
+    struct ball *ball = arg;
+    char         c;
+
+    while (ball->rounds < 50) {
+        if (read(ball->in, &c, 1) == 1) {
+            ball->rounds++;
+            say_to(ball->out);
+        } else {
+            HOLDS_EQ(errno, EAGAIN);
+            HOLDS_EQ(weir_wait_fd(ball->in, WEIR_READ, weir_in_ms(10000), NULL), WEIR_OK);
+        }
+    }
+    return WEIR_OK;
+}
+
+static weir_status play_many(void *arg)
+{
+    enum { PAIRS = 100 };
+    static int         pairs[PAIRS][2];
+    static struct ball balls[PAIRS][2];
+    weir_group        *group = NULL;
+
+    (void)arg;
+    HOLDS_EQ(weir_group_new(NULL, &group, NULL), WEIR_OK);
+    for (int i = 0; i < PAIRS; i++) {
+        make_pair(pairs[i]);
+        say_to(pairs[i][0]);
+        for (int side = 0; side < 2; side++) {
+            balls[i][side] = (struct ball){ pairs[i][side], pairs[i][side], 0 };
+            weir_spawn(group, play_ball, &balls[i][side]);
+        }
+    }
+    HOLDS_EQ(weir_group_wait(group, WEIR_FOREVER), WEIR_OK);
+    weir_group_free(group);
+    for (int i = 0; i < PAIRS; i++) {
+        HOLDS_EQ(balls[i][0].rounds + balls[i][1].rounds, 100);
+        weir_close(pairs[i][0]);
+        weir_close(pairs[i][1]);
+    }
+    return WEIR_OK;
+}
+
+static void two_hundred_sockets_are_waited_for_at_once(void **state)
+{
+    (void)state;
+    run_real(play_many, NULL);
+}
+
+/* ---- waits that end early ----------------------------------------------------------- */
+
+static weir_status give_up(void *arg)
+{
+    int     pair[2], ready = -1;
+    int64_t before = real_ms();
+
+    (void)arg;
+    make_pair(pair);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(20), &ready), WEIR_TIMEOUT);
+    HOLDS_EQ(ready, 0);
+    HOLDS(real_ms() - before >= 20 && real_ms() - before < 1000);
+    {
+        WEIR_DEADLINE(weir_in_ms(10));
+        HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, WEIR_SCOPE, NULL), WEIR_TIMEOUT);
+    }
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, WEIR_NOW, NULL), WEIR_TIMEOUT);
+
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ };
+    start(&reader, "reader");
+    weir_cancel(reader.task);
+    sleep_ms(1);
+    HOLDS(reader.done);
+    HOLDS_EQ(reader.status, WEIR_CANCELED);
+
+    /* None of that is in the way of the next. */
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, WEIR_NOW, &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_READ);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_READ);
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_wait_obeys_deadlines_and_cancels(void **state)
+{
+    (void)state;
+    run_real(give_up, NULL);
+}
+
+static weir_status wait_both_for_one(void *arg)
+{
+    int pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    fill(pair[0]);
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ };
+    struct watcher rival = { .fd = pair[0], .events = WEIR_READ };
+    struct watcher writer = { .fd = pair[0], .events = WEIR_WRITE };
+    struct watcher greedy = { .fd = pair[0], .events = WEIR_READ | WEIR_WRITE };
+    start(&reader, "reader");
+    start(&rival, "rival");
+    HOLDS(rival.done && !reader.done);
+    HOLDS_EQ(rival.status, WEIR_BUSY);
+    start(&writer, "writer");
+    start(&greedy, "greedy");
+    HOLDS_EQ(greedy.status, WEIR_BUSY);
+    say_to(pair[1]);
+    drain(pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(reader.status, WEIR_OK); /* the first ones were not disturbed */
+    HOLDS_EQ(writer.status, WEIR_OK);
+    HOLDS(reader.done && writer.done);
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_second_reader_is_told_who_the_first_one_is(void **state)
+{
+    (void)state;
+    run_real(wait_both_for_one, NULL);
+    assert_int_equal(log_says("rival 3 (spawned at "), 1);
+    assert_int_equal(log_says("greedy 5 (spawned at "), 1);
+    assert_int_equal(log_says("would read it, while reader 2 (spawned at "), 2);
+    assert_int_equal(log_took("test_coro_fd.c:"), 4);
+}
+
+/* ---- closing ------------------------------------------------------------------------ */
+
+static weir_status close_under_waiters(void *arg)
+{
+    int pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    fill(pair[0]);
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ };
+    struct watcher writer = { .fd = pair[0], .events = WEIR_WRITE };
+    start(&reader, "reader");
+    start(&writer, "writer");
+    sleep_ms(2);
+    HOLDS_EQ(weir_close(pair[0]), 0);
+    HOLDS_EQ(fcntl(pair[0], F_GETFD), -1);
+    sleep_ms(1);
+    HOLDS_EQ(reader.status, WEIR_CLOSED);
+    HOLDS_EQ(writer.status, WEIR_CLOSED);
+    HOLDS_EQ(weir_close(pair[0]), -1); /* as close(2) */
+    HOLDS_EQ(errno, EBADF);
+    HOLDS_EQ(weir_close(-1), -1);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void weir_close_wakes_those_who_wait(void **state)
+{
+    (void)state;
+    run_real(close_under_waiters, NULL);
+}
+
+/* Another file under the number `fd`, which is free. */
+static void make_pair_at(int fd, int pair[2])
+{
+    make_pair(pair);
+    if (pair[0] == fd)
+        return;
+    HOLDS_EQ(fcntl(fd, F_GETFD), -1);
+    HOLDS_EQ(dup2(pair[0], fd), fd);
+    close(pair[0]);
+    pair[0] = fd;
+}
+
+static weir_status use_a_number_again(void *arg)
+{
+    int pair[2], again[2];
+
+    (void)arg;
+    make_pair(pair);
+    for (int i = 0; i < 100; i++) {
+        bool turn_between = i % 2, behind_our_back = i / 2 % 2, was_ready = i / 4 % 2;
+        if (was_ready) {
+            say_to(pair[1]);
+            HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+        } else {
+            HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1), NULL), WEIR_TIMEOUT);
+        }
+        if (behind_our_back)
+            close(pair[0]);
+        else
+            weir_close(pair[0]);
+        if (turn_between)
+            sleep_ms(1);
+        make_pair_at(pair[0], again);
+        struct watcher reader = { .fd = again[0], .events = WEIR_READ, .patience_ms = 2000 };
+        start(&reader, "reader");
+        sleep_ms(1);
+        HOLDS(!reader.done); /* what came for the old file is not the new one's */
+        say_to(again[1]);
+        HOLDS_EQ(sleep_ms(1), WEIR_OK);
+        for (int ms = 0; !reader.done && ms < 2000; ms++)
+            sleep_ms(1);
+        HOLDS_EQ(reader.status, WEIR_OK);
+        hear_from(again[0]);
+        weir_close(pair[1]);
+        pair[0] = again[0];
+        pair[1] = again[1];
+    }
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_number_used_again_is_another_file(void **state)
+{
+    (void)state;
+    run_real(use_a_number_again, NULL);
+}
+
+static weir_status close_and_reuse_in_one_turn(void *arg)
+{
+    int pair[2], again[2];
+
+    (void)arg;
+    make_pair(pair);
+    struct watcher first = { .fd = pair[0], .events = WEIR_READ };
+    start(&first, "first");
+    sleep_ms(1);
+    weir_close(pair[0]);
+    make_pair_at(pair[0], again);
+    struct watcher second = { .fd = again[0], .events = WEIR_READ, .patience_ms = 2000 };
+    start(&second, "second"); /* before the first one has heard of the closing */
+    sleep_ms(1);
+    HOLDS(first.done);
+    HOLDS_EQ(first.status, WEIR_CLOSED);
+    HOLDS(!second.done);
+    say_to(again[1]);
+    sleep_ms(5);
+    HOLDS(second.done);
+    HOLDS_EQ(second.status, WEIR_OK);
+    weir_close(pair[1]);
+    weir_close(again[0]);
+    weir_close(again[1]);
+    return WEIR_OK;
+}
+
+static void a_number_may_be_used_again_before_its_waiters_ran(void **state)
+{
+    (void)state;
+    run_real(close_and_reuse_in_one_turn, NULL);
+}
+
+/* ---- what cannot be waited for ------------------------------------------------------ */
+
+static weir_status wait_for_nothing(void *arg)
+{
+    int pair[2], ready = -1;
+
+    (void)arg;
+    make_pair(pair);
+    int number = pair[0];
+    close(pair[0]);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, weir_in_ms(100), &ready), WEIR_USAGE);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, WEIR_NOW, &ready), WEIR_USAGE);
+    HOLDS_EQ(ready, 0);
+    HOLDS_EQ(weir_wait_fd(-1, WEIR_READ, weir_in_ms(100), NULL), WEIR_USAGE);
+    HOLDS_EQ(weir_wait_fd(INT32_MAX, WEIR_READ, weir_in_ms(100), NULL), WEIR_USAGE);
+    HOLDS_EQ(weir_wait_fd(pair[1], 0, weir_in_ms(100), NULL), WEIR_USAGE);
+    weir_fd_forget(-1);
+    weir_fd_forget(INT32_MAX);
+    close(pair[1]);
+    make_pair_at(number, pair); /* and nothing of that sticks to the number */
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, weir_in_ms(1000), &ready), WEIR_OK);
+    HOLDS_EQ(ready, WEIR_READ);
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void what_is_no_descriptor_is_refused(void **state)
+{
+    (void)state;
+    run_real(wait_for_nothing, NULL);
+}
+
+static weir_status wait_for_a_file(void *arg)
+{
+    int fd = fileno(arg), ready = 0, pair[2];
+
+    /* Always ready, as poll(2) has it: reading one does not block in a way one could wait for. */
+    for (int i = 0; i < 3; i++) {
+        HOLDS_EQ(weir_wait_fd(fd, WEIR_READ, weir_in_ms(1000), &ready), WEIR_OK);
+        HOLDS_EQ(ready, WEIR_READ);
+        HOLDS_EQ(weir_wait_fd(fd, WEIR_WRITE, WEIR_NOW, &ready), WEIR_OK);
+        HOLDS_EQ(ready, WEIR_WRITE);
+    }
+    int number = fcntl(fd, F_DUPFD, 40);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    close(number);
+    make_pair_at(number, pair);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, weir_in_ms(5), NULL), WEIR_TIMEOUT);
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_regular_file_is_always_ready(void **state)
+{
+    FILE *file = tmpfile();
+
+    (void)state;
+    assert_non_null(file);
+    run_real(wait_for_a_file, file);
+    fclose(file);
+}
+
+/* ---- staying watched ---------------------------------------------------------------- */
+
+struct guard {
+    int  calls;
+    int  fd;
+    bool again; /* come back for more */
+};
+
+static void stir(int fd, void *arg)
+{
+    struct guard *guard = arg;
+
+    HOLDS_EQ(fd, guard->fd);
+    HOLDS(weir_self() == NULL); /* on the hub's own stack */
+    guard->calls++;
+    if (guard->again)
+        HOLDS_EQ(weir_fd_watch(fd, stir, guard), WEIR_OK);
+}
+
+static weir_status watch_between_waits(void *arg)
+{
+    struct guard guard = { 0 };
+    int          pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    guard.fd = pair[0];
+    HOLDS_EQ(weir_fd_watch(pair[0], stir, &guard), WEIR_OK);
+    sleep_ms(2);
+    HOLDS_EQ(guard.calls, 0);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 1);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 1); /* once, then it is quiet */
+
+    /* A wait comes first, and wakes the watch up again. */
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    drain(pair[0]);
+    for (int i = 0; i < 3; i++) {
+        HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(2), NULL), WEIR_TIMEOUT);
+        say_to(pair[1]);
+        HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+        hear_from(pair[0]);
+    }
+    HOLDS_EQ(guard.calls, 1); /* all of that was for whoever waited */
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_WRITE, weir_in_ms(1000), NULL), WEIR_OK);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 2);
+
+    /* Coming back for more, it is called while there is more. */
+    guard.again = true;
+    HOLDS_EQ(weir_fd_watch(pair[0], stir, &guard), WEIR_OK);
+    sleep_ms(5);
+    HOLDS(guard.calls > 3);
+    drain(pair[0]);
+    guard.again = false;
+    sleep_ms(2);
+    int before = guard.calls;
+    close(pair[1]); /* the end is news as well */
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, before + 1);
+    weir_close(pair[0]);
+    return WEIR_OK;
+}
+
+static void a_watched_descriptor_tells_once_when_nobody_waits(void **state)
+{
+    (void)state;
+    run_real(watch_between_waits, NULL);
+}
+
+static weir_status stop_watching(void *arg)
+{
+    struct guard guard = { 0 };
+    int          pair[2], again[2];
+
+    (void)arg;
+    make_pair(pair);
+    guard.fd = pair[0];
+    HOLDS_EQ(weir_fd_watch(pair[0], stir, &guard), WEIR_OK);
+    HOLDS_EQ(weir_fd_watch(pair[0], NULL, NULL), WEIR_OK);
+    say_to(pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 0);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    drain(pair[0]);
+
+    /* Announced, a closing leaves nothing behind. */
+    HOLDS_EQ(weir_fd_watch(pair[0], stir, &guard), WEIR_OK);
+    sleep_ms(1);
+    weir_fd_forget(pair[0]);
+    close(pair[0]);
+    make_pair_at(pair[0], again);
+    say_to(again[1]);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 0);
+    HOLDS_EQ(weir_wait_fd(again[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    sleep_ms(2);
+    HOLDS_EQ(guard.calls, 0);
+    HOLDS_EQ(weir_fd_watch(again[0], stir, &guard), WEIR_OK); /* watched anew: as the first time */
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 1);
+    weir_close(again[0]);
+    weir_close(again[1]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_watch_ends_when_it_is_told_to(void **state)
+{
+    (void)state;
+    run_real(stop_watching, NULL);
+}
+
+static weir_status watch_nothing(void *arg)
+{
+    struct guard guard = { 0 };
+    int          pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    int number = guard.fd = pair[0];
+    close(pair[0]);
+    HOLDS_EQ(weir_fd_watch(number, stir, &guard), WEIR_USAGE);
+    HOLDS_EQ(weir_fd_watch(-1, stir, &guard), WEIR_USAGE);
+    close(pair[1]);
+    make_pair_at(number, pair);
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(number, WEIR_WRITE, weir_in_ms(1000), NULL), WEIR_OK);
+    sleep_ms(5);
+    HOLDS_EQ(guard.calls, 0); /* what failed has not half happened */
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void a_watch_that_was_refused_is_no_watch(void **state)
+{
+    (void)state;
+    run_real(watch_nothing, NULL);
+}
+
+/* ---- outside ------------------------------------------------------------------------ */
+
+static void outside_a_coroutine_a_wait_polls(void **state)
+{
+    int     pair[2], ready;
+    int64_t before = real_ms();
+
+    (void)state;
+    make_pair(pair);
+    assert_int_equal(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(20), &ready), WEIR_TIMEOUT);
+    assert_in_range(real_ms() - before, 20, 1000);
+    assert_int_equal(weir_wait_fd(pair[0], WEIR_READ, WEIR_NOW, &ready), WEIR_TIMEOUT);
+    assert_int_equal(weir_wait_fd(pair[0], WEIR_READ | WEIR_WRITE, WEIR_FOREVER, &ready), WEIR_OK);
+    assert_int_equal(ready, WEIR_WRITE);
+    say_to(pair[1]);
+    assert_int_equal(weir_wait_fd(pair[0], WEIR_READ, WEIR_FOREVER, &ready), WEIR_OK);
+    assert_int_equal(ready, WEIR_READ);
+    weir_fd_forget(pair[0]);
+    assert_int_equal(weir_fd_watch(pair[0], stir, NULL), WEIR_USAGE);
+    assert_int_equal(weir_close(pair[0]), 0);
+    assert_int_equal(weir_wait_fd(pair[0], WEIR_READ, WEIR_FOREVER, &ready), WEIR_USAGE);
+    assert_int_equal(weir_close(pair[1]), 0);
+    assert_notes();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_wait_ends_when_the_descriptor_is_ready_and_tells_for_what),
+        TEST(one_may_read_while_another_writes),
+        TEST(two_hundred_sockets_are_waited_for_at_once),
+        TEST(a_wait_obeys_deadlines_and_cancels),
+        TEST(a_second_reader_is_told_who_the_first_one_is),
+        TEST(weir_close_wakes_those_who_wait),
+        TEST(a_number_used_again_is_another_file),
+        TEST(a_number_may_be_used_again_before_its_waiters_ran),
+        TEST(what_is_no_descriptor_is_refused),
+        TEST(a_regular_file_is_always_ready),
+        TEST(a_watched_descriptor_tells_once_when_nobody_waits),
+        TEST(a_watch_ends_when_it_is_told_to),
+        TEST(a_watch_that_was_refused_is_no_watch),
+        TEST(outside_a_coroutine_a_wait_polls),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

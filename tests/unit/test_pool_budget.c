@@ -1,0 +1,564 @@
+/*
+ * Several pools and one small account of descriptors: nobody starves, nobody overdraws.
+ */
+#include "pool_scene.h"
+
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { POOLS = 3 };
+
+static struct fake fakes[POOLS];
+
+/* A pool more, on a server of its own. The scene's body frees it. */
+static weir_pool *another(int i, unsigned sockets, weir_pool_opts opts)
+{
+    fakes[i] = (struct fake){ .sockets = sockets };
+    return scene_pool(&fakes[i], opts);
+}
+
+static void free_another(weir_pool *pool, int i)
+{
+    weir_pool_free(pool);
+    EXPECT_INT(fakes[i].handles, 0);
+    EXPECT_INT(fakes[i].descriptors, 0);
+    EXPECT_INT(fakes[i].configs_freed, 1);
+    EXPECT(!fakes[i].fault);
+}
+
+static unsigned in_all(const struct scene *stage)
+{
+    unsigned sum = stage->fake.descriptors;
+
+    for (int i = 0; i < POOLS; i++)
+        sum += fakes[i].descriptors;
+    return sum;
+}
+
+/* Somebody who takes descriptors for a purpose of his own. */
+struct taker {
+    unsigned    wants;
+    int64_t     patience_ms, hold_ms;
+    weir_status status;
+    weir_error  err;
+    int64_t     at_ms;
+};
+
+static weir_status take_token(void *arg)
+{
+    struct taker     *me = arg;
+    weir_budget_token token;
+
+    me->status = weir_budget_take(me->wants, me->patience_ms ? weir_in_ms(me->patience_ms)
+                                                             : WEIR_FOREVER, &token, &me->err);
+    me->at_ms = world_now_ms();
+    if (me->status == WEIR_OK)
+        weir_sleep(weir_in_ms(me->hold_ms));
+    weir_budget_give(&token);
+    weir_budget_give(&token); /* twice is harmless */
+    return WEIR_OK;
+}
+
+/* ---- the account ------------------------------------------------------------------------- */
+
+SCENE(every_descriptor_is_paid_for_before_it_is_opened, .max_size = 20, .max_connecting = 20)
+{
+    scene_set_budget(5);
+    stage->fake.open.ms = 10;
+    stage->fake.close.ms = 50;
+    for (int i = 0; i < 40; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10,
+                                           .parting = i % 3 ? GIVE_BACK : HAVE_CLOSED });
+    while (stage->playing) {
+        EXPECT(stage->fake.descriptors <= scene_budget().used);
+        EXPECT(scene_budget().used <= 5);
+        world_advance_ms(1);
+    }
+    EXPECT_INT(stage->fake.descriptors_peak, 5);
+    EXPECT_INT(scene_budget().limit, 5);
+    EXPECT(scene_budget().waited > 0);
+    world_advance_ms(100);
+    weir_pool_free(stage->pool);
+    stage->pool = NULL;
+    EXPECT_INT(scene_budget().used, 0);
+    EXPECT_INT(scene_budget().floors, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_budget_below_what_is_used_or_promised_is_refused, .max_size = 10)
+{
+    weir_error err;
+
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 50);
+    EXPECT_INT(scene_budget().used, 4);
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .limit = 3 }, &err), WEIR_USAGE);
+    EXPECT_TEXT(err.message, "3 descriptors");
+    EXPECT_INT(scene_budget().limit, SCENE_DESCRIPTORS);
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .limit = 4 }, &err), WEIR_OK);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(floors_that_do_not_fit_are_refused_at_creation, .max_size = 10)
+{
+    weir_pool *pool = (weir_pool *)1;
+    weir_error err;
+
+    scene_set_budget(4);
+    weir_pool *second = another(0, 3, (weir_pool_opts){ 0 });
+    EXPECT(second != NULL);
+    fakes[1] = (struct fake){ .sockets = 1 };
+    EXPECT_STATUS(weir_pool_new(&fake_driver, &fakes[1], NULL, &pool, &err), WEIR_FULL);
+    EXPECT(pool == NULL);
+    EXPECT_TEXT(err.message, "RLIMIT_NOFILE");
+    EXPECT_INT(fakes[1].configs_freed, 1);
+    free_another(second, 0);
+    weir_pool *third = another(1, 3, (weir_pool_opts){ 0 });
+    EXPECT(third != NULL); /* the promise went with the pool it was made to */
+    free_another(third, 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_floor_fits_where_others_have_grown_above_theirs, .max_size = 10)
+{
+    struct taker taker = { .wants = 2 };
+    weir_pool   *second = NULL;
+    weir_error   err = { 0 };
+
+    scene_set_budget(4);
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .hold_ms = i ? 1000 : 300 });
+    world_settle();
+    scene_spawn(stage, take_token, &taker); /* asks first, and for more than will be free */
+    world_advance_ms(10);
+    EXPECT_INT(scene_budget().used, 4);
+    fakes[0] = (struct fake){ .sockets = 1 };
+    fake_init(&fakes[0]);
+    /* Only floors are promised, and two of them fit into four. */
+    EXPECT_STATUS(weir_pool_new(&fake_driver, &fakes[0], NULL, &second, &err), WEIR_OK);
+    if (second) {
+        struct caller *caller = scene_call(stage, (struct caller){ .pool = second });
+        world_advance_ms(100);
+        EXPECT(!caller->done);
+        EXPECT(in_all(stage) <= 4);
+        scene_wait(stage, 2000);
+        EXPECT_STATUS(caller->status, WEIR_OK);
+        EXPECT(caller->served_ms <= 310); /* the first that is free: what is promised goes first */
+        EXPECT(taker.at_ms >= 1000);
+        free_another(second, 0);
+    }
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* ---- between pools ----------------------------------------------------------------------- */
+
+SCENE(below_its_floor_a_pool_is_served_at_once_whoever_hogs_the_rest, .max_size = 10)
+{
+    scene_set_budget(5);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    for (int i = 0; i < 20; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1000 });
+    world_advance_ms(10);
+    EXPECT_INT(scene_stats(stage->pool).in_use, 4); /* all but the other's floor */
+    struct caller *caller = scene_call(stage, (struct caller){ .pool = second });
+    world_settle();
+    EXPECT_STATUS(caller->status, WEIR_OK);
+    EXPECT_INT(caller->served_ms, 10);
+    scene_wait(stage, 20000);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(an_idle_connection_elsewhere_is_evicted_after_a_rest_of_100_ms, .max_size = 10)
+{
+    scene_set_budget(4);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    for (int i = 0; i < 3; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 15);
+    int64_t idle_since = 10;
+    EXPECT_INT(scene_stats(stage->pool).idle, 3);
+    scene_call(stage, (struct caller){ .pool = second, .hold_ms = 1000 });
+    struct caller *caller = scene_call(stage, (struct caller){ .pool = second, .hold_ms = 1 });
+    world_advance_ms(60);
+    EXPECT(!caller->done); /* a shorter rest is a pause between two requests */
+    EXPECT_INT(scene_stats(stage->pool).idle, 3);
+    world_advance_ms(150);
+    EXPECT_STATUS(caller->status, WEIR_OK);
+    EXPECT(caller->served_ms >= idle_since + 100 && caller->served_ms <= idle_since + 200);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 1);
+    EXPECT(scene_budget().evictions >= 1);
+    scene_wait(stage, 2000);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(nothing_at_or_below_its_floor_is_evicted, .max_size = 10)
+{
+    scene_set_budget(3);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    scene_call(stage, (struct caller){ 0 });
+    world_settle();
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .pool = second, .hold_ms = 500 });
+    world_advance_ms(1000);
+    EXPECT_INT(scene_stats(stage->pool).idle, 1);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 0);
+    scene_wait(stage, 5000);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(min_idle_never_evicts, .max_size = 10)
+{
+    scene_set_budget(4);
+    for (int i = 0; i < 3; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 15);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10, .min_idle = 3 });
+    world_advance_ms(5000);
+    EXPECT_INT(scene_stats(second).idle, 1);
+    EXPECT_INT(scene_stats(stage->pool).idle, 3);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 0);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_caller_evicts_though_min_idle_asked_first, .max_size = 10)
+{
+    scene_set_budget(4);
+    for (int i = 0; i < 3; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 15);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 2, .min_idle = 1 });
+    world_advance_ms(1000);
+    scene_call(stage, (struct caller){ .pool = second, .hold_ms = 5000 });
+    world_advance_ms(1000); /* now min_idle waits, patiently, for the last place of its pool */
+    EXPECT_INT(scene_stats(second).reserved, 1);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 0);
+    struct caller *caller = scene_call(stage, (struct caller){ .pool = second });
+    world_advance_ms(300);
+    EXPECT_STATUS(caller->status, WEIR_OK);
+    EXPECT(caller->done && caller->served_ms - caller->asked_ms <= 200);
+    scene_wait(stage, 10000);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+struct stream {
+    struct scene *stage;
+    weir_pool    *pool;
+    int64_t       until_ms;
+    unsigned      served, failed;
+    int64_t       longest_ms;
+};
+
+static weir_status stream_on(void *arg)
+{
+    struct stream *me = arg;
+
+    while (world_now_ms() < me->until_ms) {
+        weir_lease *lease;
+        int64_t     asked = world_now_ms();
+        if (weir_acquire(me->pool, WEIR_SCOPE, &lease, NULL) != WEIR_OK) {
+            me->failed++;
+            continue;
+        }
+        int64_t waited = world_now_ms() - asked;
+        me->longest_ms = waited > me->longest_ms ? waited : me->longest_ms;
+        (void)weir_sleep(weir_in_ms(5));
+        (void)weir_release(lease);
+        me->served++;
+    }
+    return WEIR_OK;
+}
+
+/* A pool that is never idle still gives up what is more than its part. */
+SCENE(a_pool_above_its_share_gives_up_to_an_older_request, .max_size = 10)
+{
+    struct stream streams[40];
+
+    scene_set_budget(6);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    for (int i = 0; i < 40; i++)
+        streams[i] = (struct stream){ stage, i < 20 ? stage->pool : second, 3000, 0, 0, 0 };
+    for (int i = 0; i < 20; i++)
+        scene_spawn(stage, stream_on, &streams[i]);
+    world_advance_ms(1000);
+    EXPECT_INT(stage->fake.descriptors, 5); /* all but what is promised to the other */
+    for (int i = 20; i < 40; i++)
+        scene_spawn(stage, stream_on, &streams[i]);
+    world_advance_ms(1000);
+    EXPECT_INT(stage->fake.descriptors, 3);
+    EXPECT_INT(fakes[0].descriptors, 3);
+    scene_wait(stage, 5000);
+    for (int i = 0; i < 40; i++)
+        EXPECT_INT(streams[i].failed, 0);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(three_busy_pools_on_six_descriptors_all_get_their_part, .max_size = 10)
+{
+    struct stream streams[60];
+    unsigned      served[3] = { 0 };
+
+    scene_set_budget(6);
+    weir_pool *pools[3] = { stage->pool, another(0, 1, (weir_pool_opts){ .max_size = 10 }),
+                            another(1, 1, (weir_pool_opts){ .max_size = 10 }) };
+    for (int i = 0; i < 60; i++) {
+        streams[i] = (struct stream){ stage, pools[i % 3], 20000, 0, 0, 0 };
+        scene_spawn(stage, stream_on, &streams[i]);
+    }
+    while (world_now_ms() < 20000) {
+        EXPECT(in_all(stage) <= 6);
+        world_advance_ms(50);
+    }
+    scene_wait(stage, 1000);
+    for (int i = 0; i < 60; i++) {
+        EXPECT_INT(streams[i].failed, 0);
+        EXPECT(streams[i].longest_ms < 1500);
+        served[i % 3] += streams[i].served;
+    }
+    /* 20 s of 5 ms on six: 24,000 in all. Nobody less than half of his third. */
+    for (int i = 0; i < 3; i++)
+        EXPECT(served[i] > 4000);
+    free_another(pools[1], 0);
+    free_another(pools[2], 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* ---- several sockets at a time ----------------------------------------------------------- */
+
+SCENE(a_connection_of_several_sockets_gets_all_of_them_or_none, .max_size = 10)
+{
+    scene_set_budget(7);
+    weir_pool *second = another(0, 3, (weir_pool_opts){ .max_size = 10 });
+    for (int i = 0; i < 3; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 500 });
+    world_settle();
+    for (int i = 0; i < 2; i++)
+        scene_call(stage, (struct caller){ .pool = second, .hold_ms = 50 });
+    world_advance_ms(10);
+    EXPECT_INT(fakes[0].descriptors, 3);
+    EXPECT_INT(scene_budget().used, 6); /* one is left, and not taken in advance */
+    while (stage->playing) {
+        EXPECT_INT(fakes[0].descriptors % 3, 0);
+        EXPECT(in_all(stage) <= 7);
+        world_advance_ms(5);
+    }
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(who_needs_many_is_not_overtaken_for_ever_by_those_who_need_one, .max_size = 10)
+{
+    struct stream streams[20];
+
+    scene_set_budget(8);
+    weir_pool *second = another(0, 3, (weir_pool_opts){ .max_size = 2 });
+    for (int i = 0; i < 20; i++) {
+        streams[i] = (struct stream){ stage, stage->pool, 10000, 0, 0, 0 };
+        scene_spawn(stage, stream_on, &streams[i]);
+    }
+    world_advance_ms(100);
+    EXPECT_INT(stage->fake.descriptors, 5);
+    scene_call(stage, (struct caller){ .pool = second, .hold_ms = 100 });
+    struct caller *big = scene_call(stage, (struct caller){ .pool = second, .hold_ms = 100 });
+    world_advance_ms(1000);
+    /* Above its floor: part of the crowd's five must go. Its part of eight is four. */
+    EXPECT_STATUS(big->status, WEIR_OK);
+    scene_wait(stage, 20000);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------ */
+
+SCENE(tokens_and_pools_stand_in_one_queue, .max_size = 10)
+{
+    struct taker takers[4] = { { .wants = 2, .hold_ms = 100 }, { .wants = 1, .hold_ms = 50 },
+                               { .wants = 3, .hold_ms = 100 }, { .wants = 1, .hold_ms = 100 } };
+
+    scene_set_budget(5);
+    for (int i = 0; i < 4; i++)
+        scene_spawn(stage, take_token, &takers[i]);
+    world_settle();
+    struct caller *own = scene_call(stage, (struct caller){ .hold_ms = 1000 });
+    struct caller *more = scene_call(stage, (struct caller){ .hold_ms = 10 });
+    world_settle();
+    EXPECT_STATUS(own->status, WEIR_OK); /* its floor is its own */
+    EXPECT_INT(own->served_ms, 0);
+    EXPECT_INT(scene_budget().waiting, 3);
+    scene_wait(stage, 2000);
+    EXPECT_INT(takers[0].at_ms, 0);
+    EXPECT_INT(takers[1].at_ms, 0);
+    EXPECT_INT(takers[2].at_ms, 100); /* two were there at 50 ms, but he asked for three */
+    EXPECT_INT(takers[3].at_ms, 100); /* one would have done for him, but he came later */
+    EXPECT_INT(more->served_ms, 200);
+    EXPECT_INT(scene_budget().used, 2);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_token_that_could_never_be_had_is_refused_at_once, .max_size = 1)
+{
+    struct taker taker = { .wants = 5 };
+
+    scene_set_budget(5); /* one is promised to the pool */
+    scene_spawn(stage, take_token, &taker);
+    world_settle();
+    EXPECT_STATUS(taker.status, WEIR_USAGE);
+    EXPECT_TEXT(taker.err.message, "5 descriptors could never be had: the budget leaves 4");
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_token_is_waited_for_until_the_deadline_or_a_cancel, .max_size = 1)
+{
+    struct taker holder = { .wants = 4, .hold_ms = 1000 };
+    struct taker late = { .wants = 1, .patience_ms = 150 };
+    struct taker doomed = { .wants = 4 };
+    struct taker last = { .wants = 2 };
+
+    scene_set_budget(5);
+    scene_spawn(stage, take_token, &holder);
+    world_settle();
+    scene_spawn(stage, take_token, &late);
+    weir_task *task = scene_spawn(stage, take_token, &doomed);
+    scene_spawn(stage, take_token, &last);
+    world_advance_ms(149);
+    EXPECT_STATUS(late.status, WEIR_OK); /* nothing yet */
+    EXPECT_INT(scene_budget().waiting, 3);
+    world_advance_ms(1);
+    EXPECT_STATUS(late.status, WEIR_TIMEOUT);
+    EXPECT_INT(late.at_ms, 150);
+    weir_cancel(task);
+    world_settle();
+    EXPECT_STATUS(doomed.status, WEIR_CANCELED);
+    scene_wait(stage, 2000);
+    EXPECT_INT(last.at_ms, 1000);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(who_leaves_the_queue_lets_those_behind_him_pass, .max_size = 1)
+{
+    struct taker holder = { .wants = 3, .hold_ms = 1000 };
+    struct taker big = { .wants = 4, .patience_ms = 100 };
+    struct taker small = { .wants = 1 };
+
+    scene_set_budget(5);
+    scene_spawn(stage, take_token, &holder);
+    scene_spawn(stage, take_token, &big);
+    scene_spawn(stage, take_token, &small);
+    scene_wait(stage, 2000);
+    EXPECT_STATUS(big.status, WEIR_TIMEOUT);
+    EXPECT_STATUS(small.status, WEIR_OK);
+    EXPECT_INT(small.at_ms, 100);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_token_evicts_idle_connections_too, .max_size = 10)
+{
+    struct taker taker = { .wants = 3, .hold_ms = 10 };
+
+    scene_set_budget(5);
+    for (int i = 0; i < 5; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 20);
+    EXPECT_INT(scene_stats(stage->pool).idle, 5);
+    world_advance_ms(1000);
+    int64_t asked = world_now_ms();
+    scene_spawn(stage, take_token, &taker);
+    scene_wait(stage, 2000);
+    EXPECT_STATUS(taker.status, WEIR_OK);
+    EXPECT(taker.at_ms - asked <= 300);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 3);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(who_does_not_wait_evicts_nobody, .max_size = 10)
+{
+    weir_budget_token token;
+
+    scene_set_budget(5);
+    for (int i = 0; i < 5; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 20);
+    world_advance_ms(1000);
+    EXPECT_STATUS(weir_budget_take(2, WEIR_NOW, &token, NULL), WEIR_TIMEOUT);
+    world_settle();
+    EXPECT_INT(scene_stats(stage->pool).idle, 5);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_close_that_takes_long_is_not_answered_by_more_evictions, .max_size = 10,
+      .close_timeout_ms = 10000)
+{
+    struct taker taker = { .wants = 1, .hold_ms = 10 };
+
+    scene_set_budget(8);
+    stage->fake.close.ms = 600;
+    for (int i = 0; i < 8; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 20);
+    EXPECT_INT(scene_stats(stage->pool).idle, 8);
+    world_advance_ms(1000);
+    scene_spawn(stage, take_token, &taker);
+    scene_wait(stage, 2000);
+    EXPECT_STATUS(taker.status, WEIR_OK);
+    EXPECT(taker.hold_ms + 600 >= taker.at_ms - 1010);
+    world_advance_ms(2000);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* ---- the kernel's want ------------------------------------------------------------------- */
+
+SCENE(want_of_descriptors_is_back_pressure_and_no_storm, .max_size = 20, .max_connecting = 4)
+{
+    struct caller *crowd[100];
+
+    stage->fake.open = (struct fake_step){ WEIR_BUSY, 0, false, "Too many open files", 24 };
+    for (int i = 0; i < 100; i++)
+        crowd[i] = scene_call(stage, (struct caller){ .hold_ms = 5 });
+    world_advance_ms(2000);
+    EXPECT(stage->fake.attempts <= 4 * 21); /* each looks every 100 ms */
+    for (int i = 0; i < 100; i++)
+        EXPECT(!crowd[i]->done);
+    EXPECT_INT(scene_stats(stage->pool).connect_failures, 0);
+    stage->fake.open = (struct fake_step){ 0 };
+    scene_wait(stage, 5000);
+    for (int i = 0; i < 100; i++)
+        EXPECT_STATUS(crowd[i]->status, WEIR_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_descriptor_is_paid_for_before_it_is_opened),
+        cmocka_unit_test(a_budget_below_what_is_used_or_promised_is_refused),
+        cmocka_unit_test(floors_that_do_not_fit_are_refused_at_creation),
+        cmocka_unit_test(a_floor_fits_where_others_have_grown_above_theirs),
+        cmocka_unit_test(below_its_floor_a_pool_is_served_at_once_whoever_hogs_the_rest),
+        cmocka_unit_test(an_idle_connection_elsewhere_is_evicted_after_a_rest_of_100_ms),
+        cmocka_unit_test(nothing_at_or_below_its_floor_is_evicted),
+        cmocka_unit_test(min_idle_never_evicts),
+        cmocka_unit_test(a_caller_evicts_though_min_idle_asked_first),
+        cmocka_unit_test(a_pool_above_its_share_gives_up_to_an_older_request),
+        cmocka_unit_test(three_busy_pools_on_six_descriptors_all_get_their_part),
+        cmocka_unit_test(a_connection_of_several_sockets_gets_all_of_them_or_none),
+        cmocka_unit_test(who_needs_many_is_not_overtaken_for_ever_by_those_who_need_one),
+        cmocka_unit_test(tokens_and_pools_stand_in_one_queue),
+        cmocka_unit_test(a_token_that_could_never_be_had_is_refused_at_once),
+        cmocka_unit_test(a_token_is_waited_for_until_the_deadline_or_a_cancel),
+        cmocka_unit_test(who_leaves_the_queue_lets_those_behind_him_pass),
+        cmocka_unit_test(a_token_evicts_idle_connections_too),
+        cmocka_unit_test(who_does_not_wait_evicts_nobody),
+        cmocka_unit_test(a_close_that_takes_long_is_not_answered_by_more_evictions),
+        cmocka_unit_test(want_of_descriptors_is_back_pressure_and_no_storm),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
