@@ -1,0 +1,99 @@
+/*
+ * weir/mysql.h - pools of MySQL and MariaDB connections, used through plain libmariadb.
+ *
+ * Knows:   how to reach a server, and which options a connection is opened with.
+ * Ignores: SQL. Once you hold a lease you call mysql_query(), mysql_store_result(),
+ *          mysql_stmt_execute() ... as ever; each of them yields instead of blocking.
+ * Threads: a pool and its handles stay on the thread that made the pool.
+ *
+ * Needs MariaDB Connector/C 3.3.
+ */
+#ifndef WEIR_MYSQL_H
+#define WEIR_MYSQL_H
+
+#include <mysql.h>
+#include <weir/pool.h>
+
+WEIR_BEGIN_DECLS
+
+typedef enum weir_tls {
+    WEIR_TLS_DEFAULT = 0, /* Unix socket and loopback: off, unless tls_ca, tls_cert or tls_name is
+                             given. Any other address: WEIR_TLS_VERIFY */
+    WEIR_TLS_OFF,         /* plain text */
+    WEIR_TLS_ENCRYPT,     /* encrypted, but to whoever answers: no certificate is checked */
+    WEIR_TLS_VERIFY       /* the certificate must come from tls_ca and name the host */
+} weir_tls;
+
+/*
+ * Zero in a field means its default. Strings are copied. A field that is set wins over the
+ * same thing in the URI.
+ *
+ *     mysql://user:password@host:3306/database
+ *     mysql://user@localhost/database?socket=/run/mysqld/mysqld.sock
+ *
+ * Percent-escapes are decoded; an IPv6 address stands in brackets. After '?': socket, tls
+ * (off, encrypt, verify), tls_ca, tls_cert, tls_key, tls_name, charset, local_infile (0, 1),
+ * multi_statements (0, 1). "localhost" means the Unix socket, as everywhere in MySQL;
+ * write 127.0.0.1 for TCP.
+ *
+ * What WEIR_RESET_DIRTY (weir/pool.h) notices: open transactions, statements that failed,
+ * variables, database, character set, temporary tables, PREPARE, LOCK TABLES, another user.
+ * It does not notice GET_LOCK() and user variables assigned inside of a SELECT: where these
+ * are used, release what you took, or choose WEIR_RESET_FULL.
+ */
+typedef struct weir_mysql_opts {
+    const char *uri;
+    const char *host;      /* a name is looked up off the hub, and is what TLS verifies */
+    const char *socket;    /* path of a Unix socket, instead of a host */
+    unsigned    port;      /* (3306) */
+    const char *user;      /* (none: must be given) */
+    const char *password;  /* never in a log or an error */
+    const char *database;  /* (none) */
+    const char *charset;   /* (utf8mb4) */
+
+    weir_tls    tls;
+    const char *tls_ca;    /* PEM file with the authority that signed the server's certificate */
+    const char *tls_cert;  /* PEM files: our own certificate and key, where the server asks */
+    const char *tls_key;
+    const char *tls_name;  /* verify this name instead of the host's */
+
+    bool local_infile;     /* allow LOAD DATA LOCAL: the server may then ask for any file we can
+                              read (off) */
+    bool multi_statements; /* allow several statements in one mysql_query() (off) */
+
+    weir_pool_opts pool;
+} weir_mysql_opts;
+
+/**
+ * Make a pool. Nothing is opened yet (but see min_idle): a server that is down is reported by
+ * the first weir_acquire().
+ *
+ * Yields:  no.
+ * Context: a coroutine, or the thread of an attached hub.
+ * Owner:   *out is yours, until weir_pool_free().
+ * Returns: WEIR_OK; WEIR_USAGE with the option that is wrong and how to mend it; WEIR_FULL
+ *          (see weir_pool_new); WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool **out,
+                                         weir_error *err) WEIR_MUST_CHECK;
+
+/**
+ * The handle behind a lease, for plain libmariadb calls by the coroutine that holds it.
+ *
+ * Owner:   borrowed; valid as long as the lease. mysql_close() on it ends the connection but
+ *          frees nothing. Statements still open when the lease ends are closed.
+ * Returns: NULL, and logs, for a lease that is over or of another driver.
+ */
+WEIR_API MYSQL *weir_mysql(weir_lease *lease);
+
+/**
+ * Check what weir relies on in this process: that libmariadb is the version and layout it was
+ * built for, and that its hooks fire. Made by itself before the first pool.
+ *
+ * Returns: WEIR_OK; WEIR_USAGE with what is missing.
+ */
+WEIR_API weir_status weir_mysql_selfcheck(weir_error *err) WEIR_MUST_CHECK;
+
+WEIR_END_DECLS
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * driver.c - what the pool asks of a MySQL connection.
+ *
+ * Each function is the pool's question (see weir/driver.h), put to the file that knows.
+ */
+#include "mysql_internal.h"
+
+#include <stdlib.h>
+
+static unsigned sockets(const void *config)
+{
+    (void)config;
+    return 1;
+}
+
+/* ---- closing -------------------------------------------------------------------------- */
+
+static void free_statements(LIST *left)
+{
+    while (left) {
+        LIST *next = left->next;
+        mysql_stmt_close(left->data);
+        left = next;
+    }
+}
+
+static bool can_be_polite(struct my_conn *conn)
+{
+    return !conn->cut.status && !conn->lost && !conn->closed && !conn->due &&
+           conn->my.net.pvio && conn->my.status == MYSQL_STATUS_READY;
+}
+
+/* The connection first, its statements then: they are detached by that, and cost no packet. */
+static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadline)
+{
+    struct my_conn *conn = (struct my_conn *)base;
+    LIST           *left = conn->made && !conn->closed ? conn->my.stmts : NULL;
+
+    if (!conn->made)
+        return;
+    conn->ours = true;
+    conn->limit = deadline;
+    if (how == WEIR_POLITE && can_be_polite(conn)) {
+        if (!conn->own_io)
+            my_io_end(conn);
+        mysql_close(&conn->my);
+        conn->made = false;
+    } else {
+        my_hang_up(conn);
+    }
+    free_statements(left);
+    free(conn->base_db);
+    conn->base_db = NULL;
+}
+
+/* ---- between leases ------------------------------------------------------------------- */
+
+static weir_condition check(weir_conn *base, weir_reset how)
+{
+    struct my_conn *conn = (struct my_conn *)base;
+    MYSQL          *my = &conn->my;
+
+    if (conn->cut.status || conn->closed)
+        return WEIR_BROKEN;
+    if (conn->lost || !my->net.pvio)
+        return WEIR_GONE;
+    if (my->status != MYSQL_STATUS_READY || mysql_more_results(my) || !my_io_is_quiet(conn))
+        return WEIR_BROKEN;
+    my_io_watch(conn);
+    return my_session_condition(conn, how);
+}
+
+static weir_status reset(weir_conn *base, weir_reset how, weir_deadline deadline, weir_error *err)
+{
+    struct my_conn *conn = (struct my_conn *)base;
+
+    conn->ours = true;
+    conn->limit = deadline;
+    weir_status status = my_session_reset(conn, how, err);
+    conn->limit = WEIR_FOREVER;
+    conn->ours = false;
+    return status;
+}
+
+static weir_status describe(weir_conn *base, weir_error *err)
+{
+    return my_blame((struct my_conn *)base, err);
+}
+
+const weir_driver my_driver = {
+    .name = "mysql",
+    .conn_size = sizeof(struct my_conn),
+    .sockets = sockets,
+    .open = my_open,
+    .close = close_conn,
+    .check = check,
+    .reset = reset,
+    .describe = describe,
+    .free_config = my_config_free,
+};

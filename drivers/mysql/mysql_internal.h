@@ -1,0 +1,155 @@
+/*
+ * mysql_internal.h - a pool's settings and its connections, as the files of mysql/ share them.
+ *
+ * The way of a statement, from the top:
+ *
+ *     mysql_query()     the library: packets, results, statements
+ *     session.c         its command table: whose turn it is, what became of the statement,
+ *                       what the session is like afterwards
+ *     io.c              its socket table: waiting in the hub instead of in the kernel
+ *     tls.c             the same below OpenSSL, where the connection is encrypted
+ *
+ * Both tables are copies with some entries of our own, one pair for the process. They rely on
+ * declarations in the library's installed headers, and selfcheck.c says whether these hold;
+ * if they do not, connections use the library's documented hooks alone ("plainly", below).
+ */
+#ifndef MYSQL_INTERNAL_H
+#define MYSQL_INTERNAL_H
+
+#include "hot.h"
+
+#include <mysql.h>
+
+#include <ma_pvio.h>
+
+#include <stddef.h>
+#include <weir/driver.h>
+#include <weir/mysql.h>
+
+/* What a pool connects with: merged from the options and the URI, checked, nothing missing. */
+struct my_config {
+    weir_mysql_opts opts;      /* the strings in it are ours */
+    weir_tls        tls;       /* never WEIR_TLS_DEFAULT */
+    char            target[128]; /* "host:port" or the socket's path, for messages */
+};
+
+/* Why we ended a connection ourselves; OK: we did not. */
+struct my_cut {
+    weir_status status;
+    char        text[200];
+};
+
+struct my_conn {
+    weir_conn               base;
+    MYSQL                   my; /* the user's handle; embedded: mysql_close() does not free it */
+    const struct my_config *config;
+
+    /* its socket: io.c */
+    int           fd;         /* -1: none, or the library holds it plainly */
+    bool          made;       /* mysql_init() was made */
+    bool          dialling;   /* until the session is open */
+    bool          own_io;     /* our tables are in place */
+    bool          asked;      /* something was sent since we last waited: no reply can be there */
+    bool          inside;     /* its user is parked in one of our waits */
+    bool          muted;      /* the hub does not watch it any more: see io.c */
+    bool          hooked_tls; /* OpenSSL was told to tell us of the handshake */
+    bool          tls;        /* our BIO is under its SSL */
+    bool          lost;       /* the server or the network ended it */
+    size_t        burst;      /* bytes moved since we last gave way */
+    weir_deadline limit;      /* of what the pool asked for: open, reset, close */
+    int64_t       silence_ns; /* longest wait inside a call */
+    struct my_cut cut;
+    struct my_conn *next;     /* on this thread, that dial or are held plainly: see io.c */
+
+    /* the statement at hand, and the session: session.c */
+    bool          ours;        /* the driver talks, not a user */
+    bool          closed;      /* its user called mysql_close() */
+    bool          used;        /* a command was sent since it was last put right */
+    bool          sent;        /* a byte of the last command left the process */
+    bool          answered;    /* ... and the server said what became of it */
+    bool          fresh;       /* a reply brought a status that was not looked at yet */
+    bool          blind;       /* an error came last: nobody knows of a transaction */
+    bool          hinted;      /* something may have changed that was not reported: session.c */
+    bool          changed;     /* session state that a rollback does not put right */
+    bool          locked;      /* LOCK TABLES is in force */
+    bool          primed;      /* SET TRANSACTION is in force for the next one */
+    bool          new_user;    /* mysql_change_user() was called */
+    bool          new_option;  /* mysql_set_server_option() was called */
+    bool          tracks;      /* the server reports changes of the session's state */
+    bool          intruded;    /* an intruder's error stands in the handle */
+    unsigned      due;         /* replies asked for and not read */
+    unsigned      base_status; /* server_status of a session as it is lent */
+    const void   *base_charset;
+    char         *base_db;     /* as the server spells it */
+    char          intrusion[300]; /* what another coroutine than its user was told */
+};
+
+static inline struct my_conn *my_conn_of(MYSQL *my)
+{
+    return (struct my_conn *)((char *)my - offsetof(struct my_conn, my));
+}
+
+extern const weir_driver my_driver; /* driver.c */
+
+/* ---- uri.c, config.c ------------------------------------------------------------------ */
+
+/* Fill in what is not set in *opts from the URI. Strings go to the heap. */
+weir_status my_uri_parse(const char *uri, weir_mysql_opts *into, weir_error *err);
+weir_status my_config_new(const weir_mysql_opts *opts, struct my_config **out, weir_error *err);
+void        my_config_free(void *config);
+void        my_opts_free(weir_mysql_opts *opts); /* its strings */
+
+/* ---- selfcheck.c ---------------------------------------------------------------------- */
+
+/* How far the library in this process can be trusted to be the one we know. */
+bool my_library_start(weir_error *err); /* once for the process; false: not at all */
+bool my_library_is_known(void);         /* our own tables may be used */
+void my_library_doubt(const char *why); /* from now on they may not; says so once */
+
+/* ---- connect.c ------------------------------------------------------------------------ */
+
+weir_status my_open(weir_conn *base, const void *config, weir_deadline deadline, weir_error *err);
+void        my_hang_up(struct my_conn *conn); /* close it without a byte */
+
+/* ---- io.c ----------------------------------------------------------------------------- */
+
+void        my_io_begin(struct my_conn *conn); /* before it connects */
+weir_status my_io_settle(struct my_conn *conn, weir_error *err); /* once it is connected */
+weir_status my_io_refuse_tls(weir_error *err); /* for a library that is not known */
+void        my_io_end(struct my_conn *conn); /* before the library closes it for good */
+void        my_io_watch(struct my_conn *conn); /* at the end of a lease */
+bool        my_io_is_quiet(struct my_conn *conn); /* no byte has come that was not read */
+void        my_io_library_hook(void);          /* once for the process */
+
+/* May the caller talk on it? If not, the refusal is in conn->intrusion. */
+bool my_may_talk(struct my_conn *conn);
+
+/* True when it is ready; false with errno, and conn->cut says why. */
+bool    my_wait(struct my_conn *conn, int events);
+ssize_t my_recv(struct my_conn *conn, void *buffer, size_t size);
+ssize_t my_send(struct my_conn *conn, const void *data, size_t size);
+void    my_cut(struct my_conn *conn, weir_status status, const char *fmt, ...) WEIR_PRINTF(3, 4);
+
+/* ---- tls.c ---------------------------------------------------------------------------- */
+
+void my_tls_begins(struct my_conn *conn);        /* just before the handshake */
+bool my_tls_take_over(struct my_conn *conn);     /* put our BIO under its SSL */
+bool my_tls_has_bytes(const struct my_conn *conn); /* received and not read */
+void my_tls_forget_errors(void);
+
+/* ---- session.c ------------------------------------------------------------------------ */
+
+void my_session_hook(struct my_conn *conn);  /* our command table, once it is connected */
+weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *err);
+weir_condition my_session_condition(struct my_conn *conn, weir_reset how);
+weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *err);
+
+/* ---- blame.c -------------------------------------------------------------------------- */
+
+weir_status my_blame(struct my_conn *conn, weir_error *err);         /* describe() */
+weir_status my_blame_connect(struct my_conn *conn, weir_error *err); /* why open() failed */
+bool        my_out_of_descriptors(int *errnum); /* could this process open one now? */
+bool        my_is_server_error(unsigned code); /* not one of the library itself */
+int         my_errno_in(const char *text); /* which the library wrote into its words, or 0 */
+
+#endif
