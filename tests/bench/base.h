@@ -1,0 +1,25 @@
+/*
+ * base.h - the baselines: the least that could do the same job without weir.
+ *
+ * Each has the shape of struct side's `round`.
+ */
+#ifndef BASE_H
+#define BASE_H
+
+#include "bench.h"
+
+/* base_fcontext.c: one operation is a jump to another stack and back. */
+bool base_round_trip(struct lap *lap, int how);
+bool base_round_robin(struct lap *lap, int stacks); /* over so many stacks, in order */
+
+/* base_ev.c: a byte over a socket pair and back, between two contexts over libev. */
+bool base_echo(struct lap *lap, int how);
+
+/* base_free_list.c: take one from a list of idle things, and put it back. */
+bool base_free_list(struct lap *lap, int how);
+
+/* base_mysql.c: point SELECTs over 8 connections; `how` is enum way of server.h. */
+bool base_mysql_epoll(struct lap *lap, int how);
+bool base_mysql_threads(struct lap *lap, int how);
+
+#endif

@@ -1,0 +1,237 @@
+/*
+ * coro.c - what a yield, a task and a wait cost.
+ *
+ * Knows:   weir/coro.h.
+ * Ignores: pools, databases.
+ */
+#include "base.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <weir/coro.h>
+#include <weir/hub.h>
+
+/* Run app(lap) on a hub of its own. */
+static bool run(weir_fn app, void *arg)
+{
+    weir_status status = weir_run(app, arg);
+
+    return status == WEIR_OK || bench_fail("weir_run: %s", weir_status_name(status));
+}
+
+/* ---- yield -------------------------------------------------------------------------- */
+
+static weir_status yield_back(void *arg)
+{
+    struct lap *lap = arg;
+
+    while (!lap->over) {
+        if (weir_yield() != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+static weir_status yield_times(long times)
+{
+    for (long i = 0; i < times; i++) {
+        if (weir_yield() != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+/* Each of our yields lets the other one run, and his brings us back. */
+static weir_status yield_there_and_back(void *arg)
+{
+    struct lap *lap = arg;
+    weir_task  *other = weir_spawn(NULL, yield_back, lap);
+
+    if (!other || yield_times(lap->warm) != WEIR_OK)
+        return WEIR_FAILED;
+    lap_begin(lap);
+    weir_status status = yield_times(lap->count);
+    lap_end(lap);
+    return status;
+}
+
+static bool yield_round(struct lap *lap, int how)
+{
+    (void)how;
+    return run(yield_there_and_back, lap);
+}
+
+/* ---- spawn and join ----------------------------------------------------------------- */
+
+static weir_status do_nothing(void *arg)
+{
+    (void)arg;
+    return WEIR_OK;
+}
+
+static weir_status spawn_times(weir_group *group, long times)
+{
+    for (long i = 0; i < times; i++) {
+        weir_task *task = weir_spawn(group, do_nothing, NULL);
+        if (!task || weir_join(task, WEIR_FOREVER, NULL) != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+/* One after the other in one group that forgets them, as a service runs its requests. */
+static weir_status spawn_and_join(void *arg)
+{
+    struct lap *lap = arg;
+    weir_error  err;
+    weir_autoptr(weir_group) group = NULL;
+
+    if (weir_group_new(&(weir_group_opts){ .keep = WEIR_KEEP_COUNTS }, &group, &err) != WEIR_OK)
+        return weir_fail(&err);
+    if (spawn_times(group, lap->warm) != WEIR_OK)
+        return WEIR_FAILED;
+    lap_begin(lap);
+    weir_status status = spawn_times(group, lap->count);
+    lap_end(lap);
+    return status;
+}
+
+static bool spawn_round(struct lap *lap, int how)
+{
+    (void)how;
+    return run(spawn_and_join, lap);
+}
+
+/* ---- a byte over a socket pair, and back -------------------------------------------- */
+
+/*
+ * A descriptor nobody promised anything about is looked at anew in each wait, since its number
+ * may stand for another file by then; one that is announced (weir_fd_watch), as the drivers do
+ * with theirs, stays with the loop.
+ */
+enum { UNANNOUNCED, ANNOUNCED };
+
+struct echo {
+    struct lap *lap;
+    bool        announced;
+    int         near, far;
+};
+
+static bool send_byte(int fd)
+{
+    char byte = 'w';
+
+    return write(fd, &byte, 1) == 1;
+}
+
+/* Waits before it reads, as the baseline does: the byte cannot be there yet. */
+static bool receive_byte(int fd)
+{
+    char byte;
+
+    return weir_wait_fd(fd, WEIR_READ, WEIR_FOREVER, NULL) == WEIR_OK &&
+           read(fd, &byte, 1) == 1;
+}
+
+static weir_status answer(void *arg)
+{
+    struct echo *echo = arg;
+
+    while (receive_byte(echo->far) && send_byte(echo->far))
+        continue;
+    weir_close(echo->far); /* the other end was closed */
+    return WEIR_OK;
+}
+
+static void stirred(int fd, void *arg)
+{
+    (void)fd;
+    (void)arg;
+}
+
+static weir_status ask(void *arg)
+{
+    struct echo *echo = arg;
+
+    if (echo->announced && (weir_fd_watch(echo->near, stirred, NULL) != WEIR_OK ||
+                            weir_fd_watch(echo->far, stirred, NULL) != WEIR_OK))
+        return WEIR_FAILED;
+    if (!weir_spawn(NULL, answer, echo))
+        return WEIR_FAILED;
+    while (!echo->lap->over && send_byte(echo->near) && receive_byte(echo->near))
+        lap_tick(echo->lap);
+    weir_close(echo->near);
+    return WEIR_OK;
+}
+
+static bool echo_round(struct lap *lap, int how)
+{
+    struct echo echo = { .lap = lap, .announced = how == ANNOUNCED };
+    int         pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair))
+        return bench_fail("socketpair: %s", strerror(errno));
+    echo.near = pair[0];
+    echo.far = pair[1];
+    return run(ask, &echo);
+}
+
+const struct entry coro_entries[] = {
+    {
+        .name = "coro/yield",
+        .operation = "there and back: two coroutines, a weir_yield() of each",
+        .measure = CPU_NS,
+        .warm = 10000,
+        .count = 2000000,
+        .ours = { "weir_yield", yield_round, 0 },
+        .baseline = { "fcontext, there and back", base_round_trip, 0 },
+    },
+    {
+        .name = "coro/spawn-join",
+        .operation = "weir_spawn(), its run on a used stack, weir_join()",
+        .measure = CPU_NS,
+        .warm = 10000,
+        .count = 500000,
+        .ours = { "weir_spawn + weir_join", spawn_round, 0 },
+        .baseline = { "fcontext, there and back", base_round_trip, 0 },
+    },
+    {
+        .name = "coro/socketpair",
+        .operation = "a byte there and back: two writes, two waits, two reads",
+        .measure = CPU_NS,
+        .warm = 1000,
+        .count = 20000,
+        .ours = { "weir_wait_fd", echo_round, UNANNOUNCED },
+        .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
+    },
+    {
+        .name = "coro/socketpair-watched",
+        .operation = "a byte there and back: two writes, two waits, two reads",
+        .measure = CPU_NS,
+        .warm = 1000,
+        .count = 20000,
+        .ours = { "weir_wait_fd after weir_fd_watch", echo_round, ANNOUNCED },
+        .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
+    },
+    {
+        .name = "coro/socketpair-syscalls",
+        .operation = "a byte there and back: two writes, two waits, two reads",
+        .measure = CALLS,
+        .warm = 1000,
+        .count = 5000,
+        .ours = { "weir_wait_fd", echo_round, UNANNOUNCED },
+        .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
+    },
+    {
+        .name = "coro/socketpair-watched-syscalls",
+        .operation = "a byte there and back: two writes, two waits, two reads",
+        .measure = CALLS,
+        .warm = 1000,
+        .count = 5000,
+        .ours = { "weir_wait_fd after weir_fd_watch", echo_round, ANNOUNCED },
+        .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
+    },
+    { .name = NULL },
+};
