@@ -92,6 +92,8 @@ void weir_alarm_set(weir_alarm *alarm, int64_t at_ns, void (*fn)(weir_alarm *))
 
     if (alarm->slot)
         take_out(hub, alarm);
+    if (hub->ringing && at_ns <= hub->now_ns)
+        at_ns = hub->now_ns + 1; /* in the next turn: one that sets itself again must not hang us */
     alarm->at_ns = at_ns;
     alarm->fn = fn;
     alarm->order = hub->alarm_order++;
@@ -111,9 +113,11 @@ int64_t hub_next_alarm(const weir_hub *hub)
 
 void alarms_ring(weir_hub *hub)
 {
+    hub->ringing = true;
     while (hub->alarm_count && hub->alarms[1].at_ns <= hub->now_ns) {
         weir_alarm *alarm = hub->alarms[1].alarm;
         take_out(hub, alarm);
         alarm->fn(alarm);
     }
+    hub->ringing = false;
 }

@@ -181,12 +181,22 @@ weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_
 
 weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
 {
+    static atomic_flag signals_taken = ATOMIC_FLAG_INIT;
+    bool               signals = opts && opts->cancel_on_signals;
+
     /* Before a reactor is made: libev aborts when two loops want the same signal. */
     if (hub_here_) {
         LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
         return WEIR_USAGE;
     }
-    return hub_run_on(reactor_ev_new(NULL, opts && opts->cancel_on_signals), opts, app, arg);
+    if (signals && atomic_flag_test_and_set(&signals_taken)) {
+        LOG(WEIR_LOG_ERROR, "cancel_on_signals is in force for another thread's hub already");
+        return WEIR_USAGE;
+    }
+    weir_status result = hub_run_on(reactor_ev_new(NULL, signals), opts, app, arg);
+    if (signals)
+        atomic_flag_clear(&signals_taken);
+    return result;
 }
 
 weir_status weir_run(weir_fn app, void *arg)

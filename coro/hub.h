@@ -119,6 +119,7 @@ struct weir_hub {
 
     struct alarm_entry *alarms;    /* a heap of four children each, counted from 1 */
     unsigned            alarm_count, alarm_room, alarm_reserved, alarm_order;
+    bool                ringing;
 
     struct fd_slot  *fds[FD_CHUNKS];
 

@@ -30,7 +30,9 @@ enum {
     GUARD = 16384,        /* bytes: more than one page, so that a big frame cannot step over */
     SMALLEST = 16384,
     KEEP = 32768,         /* bytes at the top that stay resident when a stack is reused */
-    SAMPLE = 64           /* bytes looked at below KEEP to see whether it was used deeper */
+    SAMPLE = 64,          /* bytes looked at, here and there below KEEP, for deeper use */
+    SAMPLES = 4,
+    SAMPLE_STEP = 4096
 };
 
 struct slab {
@@ -98,9 +100,8 @@ static bool install_guard(char *at)
 static weir_status no_stack(weir_error *err, size_t size, int errnum)
 {
     weir_error_set(err, WEIR_NOMEM,
-                   "no memory for a coroutine stack of %zu KiB (%s). Coroutines wait when spawned "
-                   "into a group with max_running; many at once need a larger vm.max_map_count "
-                   "(sysctl), or Linux 6.13 or later, which does not count guard pages",
+                   "no memory for a coroutine stack of %zu KiB (%s). Bound the group by max_running, "
+                   "or raise vm.max_map_count (Linux 6.13 and later do without)",
                    size / 1024, strerror(errnum));
     if (err)
         err->native = errnum;
@@ -161,7 +162,7 @@ struct stack *stack_take(struct depot *depot, weir_error *err)
 /*
  * Was it used below the part that stays resident? Reading memory nobody wrote maps the
  * kernel's page of zeros and makes nothing resident. A frame that left just these bytes zero
- * is missed, and costs its pages until the next deep user: no harm.
+ * is missed, and its pages stay until the next deep user: no harm.
  */
 static bool used_deep(const struct stack *stack, size_t size)
 {
@@ -169,7 +170,11 @@ static bool used_deep(const struct stack *stack, size_t size)
 
     if (size <= 2 * KEEP || context_is_watched())
         return false;
-    return memcmp((char *)stack->low + size - KEEP - SAMPLE, zeros, SAMPLE) != 0;
+    const char *at = (const char *)stack->low + size - KEEP - SAMPLE;
+    for (int i = 0; i < SAMPLES; i++, at -= SAMPLE_STEP)
+        if (memcmp(at, zeros, SAMPLE) != 0)
+            return true;
+    return false;
 }
 
 void stack_give(struct depot *depot, struct stack *stack)

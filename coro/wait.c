@@ -260,7 +260,7 @@ void weir_spend(unsigned units)
     hub->spent += units;
     if (hub->spent < WEIR_UNITS || task->no_yield)
         return;
-    hub_batch_end(hub); /* not only the others' turn: the loop's, or a busy reader starves all fds */
+    hub_batch_end(hub); /* for the loop to look too, or a busy reader starves all descriptors */
     go_to_the_back(hub, task);
 }
 

@@ -37,7 +37,8 @@ typedef weir_status (*weir_fn)(void *arg);
 /* ---- running ------------------------------------------------------------------------ */
 
 typedef struct weir_run_opts {
-    bool   cancel_on_signals; /* SIGTERM and SIGINT cancel `app` instead of ending the process */
+    bool   cancel_on_signals; /* SIGTERM and SIGINT cancel `app` instead of ending the process;
+                                 for one hub of the process at a time */
     size_t stack_size;        /* bytes of each coroutine's stack (256 KiB; virtual, only what is
                                  touched becomes resident) */
 } weir_run_opts;
@@ -196,7 +197,7 @@ WEIR_API weir_status weir_check(void);
 typedef enum weir_keep {
     WEIR_KEEP_ALL = 0,   /* every member's record, until the group is freed */
     WEIR_KEEP_FAILURES,  /* those of members that failed; for groups as old as the service */
-    WEIR_KEEP_COUNTS     /* none but the first failure */
+    WEIR_KEEP_COUNTS     /* no record: the counts, and the first failure's status */
 } weir_keep;
 
 typedef struct weir_group_opts {
@@ -245,7 +246,8 @@ WEIR_API unsigned weir_group_running(const weir_group *group);
 WEIR_API uint64_t weir_group_spawned(const weir_group *group); /* since it was made */
 WEIR_API uint64_t weir_group_failed(const weir_group *group);  /* ended, not with WEIR_OK */
 
-/** Call fn for each member remembered: failures in the order they happened, then the rest. */
+/** Call fn for each member remembered: those that failed, in that order, then spawns that
+    failed, those that succeeded, and those that run. */
 WEIR_API void weir_group_each(weir_group *group,
                               void (*fn)(const weir_member *member, void *arg), void *arg);
 
