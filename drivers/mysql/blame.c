@@ -195,6 +195,34 @@ static bool is_shortage(const MYSQL *my)
     }
 }
 
+/* What the library says by number only, in words: "(111)", and the full queue of a Unix
+   socket, which it takes for something else. */
+static const char *in_words(const MYSQL *my)
+{
+    unsigned code = my->net.last_errno;
+
+    if (code == CR_SERVER_LOST && strstr(my->net.last_error, "system error: 22"))
+        return ": the queue of the server's socket is full";
+    if (code == CR_CONNECTION_ERROR || code == CR_CONN_HOST_ERROR) {
+        switch (my_errno_in(my->net.last_error)) {
+        case ECONNREFUSED:
+            return ": connection refused";
+        case ENOENT:
+            return ": no such file";
+        case EACCES:
+            return ": permission denied";
+        case EAGAIN:
+            return ": the queue of the server's socket is full";
+        case EHOSTUNREACH:
+        case ENETUNREACH:
+            return ": unreachable";
+        default:
+            break;
+        }
+    }
+    return "";
+}
+
 weir_status my_blame_connect(struct my_conn *conn, weir_error *err)
 {
     MYSQL      *my = &conn->my;
@@ -208,7 +236,8 @@ weir_status my_blame_connect(struct my_conn *conn, weir_error *err)
         status = WEIR_BUSY;
     else if (is_settings(code))
         status = WEIR_USAGE;
-    weir_error_set(err, status, "cannot connect to %s: %s", conn->config->target, text);
+    weir_error_set(err, status, "cannot connect to %s: %s%s", conn->config->target, text,
+                   conn->cut.status ? "" : in_words(my));
     if (err) {
         err->native = (int)code;
         err->outcome = WEIR_OUTCOME_NOT_SENT;
