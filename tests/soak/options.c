@@ -1,0 +1,332 @@
+/*
+ * options.c - the command line.
+ *
+ * Knows:   names, ranges, defaults, and what excludes what.
+ * Ignores: what any of it does. The password is read elsewhere; if one came in the URI it is
+ *          wiped from the process's arguments here, where others could read it.
+ */
+#define _GNU_SOURCE
+#include "soak.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char help_text[] =
+    "usage: weir-soak [options]\n"
+    "\n"
+    "Lives many short coroutine lives over one bounded pool of database connections, with few\n"
+    "file descriptors, while some of them misbehave and the server fails, and then counts what\n"
+    "is left. Ends with PASS (exit 0) or FAIL and the reasons (exit 1).\n"
+    "\n"
+    "The server\n"
+    "  --mysql URI           mysql://user:password@host:3306/database?tls=verify&tls_ca=FILE\n"
+    "                        (?socket=PATH for a Unix socket). One table of its own is made\n"
+    "                        there and dropped. Its accidents happen in a relay in between;\n"
+    "                        the server itself is left alone. Without --mysql: the private\n"
+    "                        server that WEIR_MYSQL_* in the environment describes, which is\n"
+    "                        killed, stalled and restarted (script/soak starts one).\n"
+    "  --password-file FILE  its first line is the password; or set WEIR_SOAK_PASSWORD\n"
+    "  --tls                 speak TLS and verify the server\n"
+    "  --db mysql            which database; this build has no other\n"
+    "  --mongo URI           not in this build\n"
+    "\n"
+    "The load\n"
+    "  --coroutines N        lives to live at least (200000)\n"
+    "  --duration-s S        start lives for this long instead of counting them\n"
+    "  --concurrency N       lives at the same time (1000)\n"
+    "  --cap N               connections of the pool at most (24)\n"
+    "  --nofile N            descriptors of this process at most, RLIMIT_NOFILE (96)\n"
+    "  --idle-timeout-ms N   an unused connection is closed after this long (1000)\n"
+    "  --mix M               lives that misbehave: per cent in all (10), shared by the ten kinds,\n"
+    "                        or per kind: forget=2,half_read=0.5 (the others: none)\n"
+    "  --seed N              the plan of all lives follows from it (from the clock)\n"
+    "  --no-accidents        the server is left in peace\n"
+    "  --squeeze             a further accident: for a while other code of the process holds\n"
+    "                        every descriptor that is left\n"
+    "\n"
+    "To compare: the accidents this library is there to prevent (each ends with exit 1)\n"
+    "  --naive               a connection for each coroutine, and nobody closes one\n"
+    "  --unbounded           a pool without a limit\n"
+    "  --insist              allow these two on a server given with --mysql\n"
+    "\n"
+    "What you get\n"
+    "  --json FILE           all numbers\n"
+    "  --html FILE           a page with plots\n"
+    "  --progress HOW        auto, redraw (one line, for terminals), plain, none\n"
+    "  --verbose             weir's own warnings too\n"
+    "  --help\n"
+    "\n"
+    "Kinds of misbehaviour: forget, cancel_wait, cancel_connect, cancel_query, timeout_wait,\n"
+    "timeout_query, open_transaction, half_read, nested, nested_local.\n";
+
+static void die(const char *fmt, ...) WEIR_PRINTF(1, 2) __attribute__((noreturn));
+static void die(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    fputs("weir-soak: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fputs(" (--help tells more)\n", stderr);
+    va_end(args);
+    exit(2);
+}
+
+static uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max)
+{
+    char              *end;
+    unsigned long long value;
+
+    errno = 0;
+    value = strtoull(text, &end, 0);
+    if (errno || end == text || *end || *text == '-' || value < min || value > max)
+        die("--%s is a number from %llu to %llu, not '%s'", option, (unsigned long long)min,
+            (unsigned long long)max, text);
+    return value;
+}
+
+/* ---- the mix ------------------------------------------------------------------------ */
+
+/* Per cent, to lives in a block. */
+static unsigned share(const char *text, const char *what)
+{
+    char  *end;
+    double percent = strtod(text, &end);
+
+    if (end == text || *end || !(percent >= 0 && percent <= 90))
+        die("--mix: '%s' is no share for %s; give per cent, such as 0.5", text, what);
+    return (unsigned)(percent * PLAN_BLOCK / 100 + 0.5);
+}
+
+static void share_out(struct options *o, unsigned all)
+{
+    for (unsigned kind = 1; kind < KINDS; kind++)
+        o->share[kind] = all / (KINDS - 1) + (kind <= all % (KINDS - 1));
+}
+
+static void read_mix(struct options *o, char *text)
+{
+    unsigned all = 0;
+
+    if (!strchr(text, '=')) {
+        share_out(o, share(text, "all kinds"));
+    } else {
+        memset(o->share, 0, sizeof o->share);
+        for (char *item = strtok(text, ","); item; item = strtok(NULL, ",")) {
+            unsigned kind = 1;
+            char    *value = strchr(item, '=');
+            if (!value)
+                die("--mix: '%s' lacks its share, as in forget=1", item);
+            *value++ = 0;
+            while (kind < KINDS && strcmp(item, kind_name(kind)))
+                kind++;
+            if (kind == KINDS)
+                die("--mix: there is no kind '%s'", item);
+            o->share[kind] = share(value, item);
+        }
+    }
+    for (unsigned kind = 1; kind < KINDS; kind++)
+        all += o->share[kind];
+    if (all > PLAN_BLOCK * 9 / 10)
+        die("--mix: at least ten per cent have to behave");
+}
+
+/* ---- which option is which ---------------------------------------------------------- */
+
+enum {
+    MYSQL_URI = 256, MONGO_URI, DB, TLS, CAP, IDLE_TIMEOUT, COROUTINES, DURATION, NOFILE, SEED,
+    MIX, NAIVE, UNBOUNDED, JSON, HTML, HELP, CONCURRENCY, NO_ACCIDENTS, SQUEEZE, PROGRESS,
+    PASSWORD_FILE, INSIST, VERBOSE
+};
+
+static const struct option names[] = {
+    { "mysql", 1, NULL, MYSQL_URI },
+    { "mongo", 1, NULL, MONGO_URI },
+    { "db", 1, NULL, DB },
+    { "tls", 0, NULL, TLS },
+    { "cap", 1, NULL, CAP },
+    { "idle-timeout-ms", 1, NULL, IDLE_TIMEOUT },
+    { "coroutines", 1, NULL, COROUTINES },
+    { "duration-s", 1, NULL, DURATION },
+    { "nofile", 1, NULL, NOFILE },
+    { "seed", 1, NULL, SEED },
+    { "mix", 1, NULL, MIX },
+    { "naive", 0, NULL, NAIVE },
+    { "unbounded", 0, NULL, UNBOUNDED },
+    { "json", 1, NULL, JSON },
+    { "html", 1, NULL, HTML },
+    { "help", 0, NULL, HELP },
+    { "concurrency", 1, NULL, CONCURRENCY },
+    { "no-accidents", 0, NULL, NO_ACCIDENTS },
+    { "squeeze", 0, NULL, SQUEEZE },
+    { "progress", 1, NULL, PROGRESS },
+    { "password-file", 1, NULL, PASSWORD_FILE },
+    { "insist", 0, NULL, INSIST },
+    { "verbose", 0, NULL, VERBOSE },
+    { NULL, 0, NULL, 0 },
+};
+
+static enum progress_style progress_style(const char *text)
+{
+    static const char *const styles[] = { "auto", "redraw", "plain", "none" };
+
+    for (unsigned i = 0; i < sizeof styles / sizeof *styles; i++)
+        if (!strcmp(text, styles[i]))
+            return (enum progress_style)i;
+    die("--progress is auto, redraw, plain or none, not '%s'", text);
+}
+
+static void no_mongo(void)
+{
+    fputs("weir-soak: this build has no MongoDB driver; only --db mysql can be soaked\n", stderr);
+    exit(2);
+}
+
+static void take_uri(struct options *o, char *arg)
+{
+    free(o->uri);
+    o->uri = strdup(arg);
+    if (!o->uri)
+        die("out of memory");
+    memset(arg, '*', strlen(arg));
+}
+
+static void take(struct options *o, int which, char *arg)
+{
+    switch (which) {
+    case MYSQL_URI:
+        take_uri(o, arg);
+        break;
+    case MONGO_URI:
+        memset(arg, '*', strlen(arg));
+        no_mongo();
+        break;
+    case DB:
+        if (!strcmp(arg, "mongo") || !strcmp(arg, "both"))
+            no_mongo();
+        if (strcmp(arg, "mysql"))
+            die("--db is mysql, mongo or both, not '%s'", arg);
+        break;
+    case TLS:
+        o->tls = true;
+        break;
+    case CAP:
+        o->cap = (unsigned)number("cap", arg, 1, 100000);
+        break;
+    case IDLE_TIMEOUT:
+        o->idle_timeout_ms = (int64_t)number("idle-timeout-ms", arg, 1, 86400000);
+        break;
+    case COROUTINES:
+        o->coroutines = number("coroutines", arg, PLAN_BLOCK, UINT64_C(100000000));
+        break;
+    case DURATION:
+        o->duration_s = (unsigned)number("duration-s", arg, 1, 7 * 86400);
+        break;
+    case NOFILE:
+        o->nofile = (unsigned)number("nofile", arg, 32, 1000000);
+        break;
+    case SEED:
+        o->seed = number("seed", arg, 0, UINT64_MAX);
+        break;
+    case MIX:
+        read_mix(o, arg);
+        break;
+    case NAIVE:
+        o->naive = true;
+        break;
+    case UNBOUNDED:
+        o->unbounded = true;
+        break;
+    case JSON:
+        o->json = arg;
+        break;
+    case HTML:
+        o->html = arg;
+        break;
+    case HELP:
+        fputs(help_text, stdout);
+        exit(0);
+    case CONCURRENCY:
+        o->concurrency = (unsigned)number("concurrency", arg, 8, 30000);
+        break;
+    case NO_ACCIDENTS:
+        o->accidents = false;
+        break;
+    case SQUEEZE:
+        o->squeeze = true;
+        break;
+    case PROGRESS:
+        o->progress = progress_style(arg);
+        break;
+    case PASSWORD_FILE:
+        o->password_file = arg;
+        break;
+    case INSIST:
+        o->insist = true;
+        break;
+    case VERBOSE:
+        o->verbose = true;
+        break;
+    default:
+        exit(2); /* getopt has said why */
+    }
+}
+
+/* ---- all of it ---------------------------------------------------------------------- */
+
+static void check_together(const struct options *o)
+{
+    unsigned misbehave = 0;
+
+    for (unsigned kind = 1; kind < KINDS; kind++)
+        misbehave += o->share[kind];
+    if (o->naive && o->unbounded)
+        die("--naive and --unbounded are two runs");
+    if ((o->naive || o->unbounded) && o->uri && !o->insist)
+        die("--naive and --unbounded use up what a server has; add --insist to do that to the "
+            "one given with --mysql");
+    if (misbehave && o->concurrency < 4 * o->cap)
+        die("--concurrency %u is too low for --cap %u: nobody would ever wait (at least %u)",
+            o->concurrency, o->cap, 4 * o->cap);
+}
+
+static uint64_t seed_of_now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ((uint64_t)ts.tv_sec ^ (uint64_t)ts.tv_nsec ^ (uint64_t)getpid() << 20) % 1000000;
+}
+
+void options_read(struct options *out, int argc, char **argv)
+{
+    int which;
+
+    *out = (struct options){
+        .cap = 24,
+        .idle_timeout_ms = 1000,
+        .coroutines = 200000,
+        .concurrency = 1000,
+        .nofile = 96,
+        .seed = seed_of_now(),
+        .accidents = true,
+    };
+    share_out(out, PLAN_BLOCK / 10);
+    which = getopt_long(argc, argv, "", names, NULL);
+    while (which != -1) {
+        take(out, which, optarg);
+        which = getopt_long(argc, argv, "", names, NULL);
+    }
+    if (optind < argc)
+        die("'%s' is no option", argv[optind]);
+    /* Whole blocks, so that each kind has exactly its share. */
+    out->coroutines = (out->coroutines + PLAN_BLOCK - 1) / PLAN_BLOCK * PLAN_BLOCK;
+    out->share[WELL_BEHAVED] = PLAN_BLOCK;
+    for (unsigned kind = 1; kind < KINDS; kind++)
+        out->share[WELL_BEHAVED] -= out->share[kind];
+    check_together(out);
+}
