@@ -175,18 +175,20 @@ int my_errno_in(const char *text)
 static bool is_shortage(const MYSQL *my)
 {
     unsigned code = my->net.last_errno;
-    int      errnum = 0;
+    int      errnum = my_errno_in(my->net.last_error);
+    bool     said = errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS;
 
     switch (code) {
     case CR_SOCKET_CREATE_ERROR:
     case CR_IPSOCK_ERROR:
     case CR_CONNECTION_ERROR:
     case CR_CONN_HOST_ERROR:
-        errnum = my_errno_in(my->net.last_error);
-        return errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS ||
-               errnum == EADDRNOTAVAIL;
-    case CR_UNKNOWN_HOST:
+        return said || errnum == EADDRNOTAVAIL;
     case CR_SSL_CONNECTION_ERROR:
+        if (said)
+            return true; /* of the certificates' file, when its own socket was still open */
+        return my_out_of_descriptors(&errnum);
+    case CR_UNKNOWN_HOST:
     case CR_FILE_NOT_FOUND:
     case CR_AUTH_PLUGIN_CANNOT_LOAD:
         return my_out_of_descriptors(&errnum); /* a file could not be read for want of one */
