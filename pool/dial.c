@@ -5,17 +5,19 @@
  * and what min_idle asks for, while there are places and connecting permits. Demand that has
  * vanished opens nothing; a connection whose asker has gone is kept.
  *
- * After a failure there is a pause, doubling from 100 ms to 10 s and multiplied by a random
- * number (the figures of MongoDB's CMAP back-pressure rules), so that a server that comes
- * back is not met by everybody at once. While no connection lives and the last attempt
- * failed, the server is known to be down: callers get its last words at once until the pause
- * is over, and the first one after it tries again.
+ * After a failure there is a pause, doubling from 100 ms and multiplied by a random number (as
+ * MongoDB's CMAP back-pressure rules have it), so that a server that comes back is not met by
+ * everybody at once. It ends at 2 s, not at CMAP's 10: theirs is each caller's, ours is the
+ * whole pool's, which tries one connection at a time, and is what callers of a server that is
+ * back wait for nothing. While no connection lives and the last attempt failed, the server is
+ * known to be down: callers get its last words at once until the pause is over, and the first
+ * one after it tries again.
  */
 #include "pool.h"
 
 #include "log.h"
 
-enum { PAUSE_MS = 100, PAUSE_MAX_MS = 10000, PAUSE_DOUBLINGS = 7 };
+enum { PAUSE_MS = 100, PAUSE_MAX_MS = 2000, PAUSE_DOUBLINGS = 5 };
 
 static unsigned on_their_way(const weir_pool *pool)
 {
