@@ -100,8 +100,8 @@ static bool install_guard(char *at)
 static weir_status no_stack(weir_error *err, size_t size, int errnum)
 {
     weir_error_set(err, WEIR_NOMEM,
-                   "no memory for a coroutine stack of %zu KiB (%s). Bound the group by max_running, "
-                   "or raise vm.max_map_count (Linux 6.13 and later do without)",
+                   "no memory for a coroutine stack of %zu KiB (%s). Bound the group by "
+                   "max_running, or raise vm.max_map_count (Linux 6.13 and later do without)",
                    size / 1024, strerror(errnum));
     if (err)
         err->native = errnum;

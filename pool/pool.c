@@ -277,9 +277,12 @@ static void name_those_left(const weir_pool *pool)
 /* Those in use are not waited for: their holders may be waiting for us. */
 static void wait_for_the_rest(weir_pool *pool)
 {
+    weir_status status = WEIR_OK; /* refused where nothing may wait, as in an exit hook */
+
     WEIR_SHIELD(WEIR_FOREVER);
-    while (pool_total(pool) + pool->count[CONN_CLOSING] > pool->count[CONN_IN_USE])
-        wait_for_one_less(pool, WEIR_FOREVER);
+    while (status == WEIR_OK &&
+           pool_total(pool) + pool->count[CONN_CLOSING] > pool->count[CONN_IN_USE])
+        status = wait_for_one_less(pool, WEIR_FOREVER);
 }
 
 void weir_pool_free(weir_pool *pool)

@@ -103,6 +103,14 @@ void queue_tell_all(weir_pool *pool, const weir_error *error)
 
 /* ---- why there was none -------------------------------------------------------------- */
 
+/* A place without its folders: three of them shall fit a message. */
+static const char *file_and_line(const char *site)
+{
+    const char *slash = strrchr(site, '/');
+
+    return slash ? slash + 1 : site;
+}
+
 /* Up to three holders, the longest first. */
 static void name_holders(const weir_pool *pool, char *text, size_t size)
 {
@@ -114,7 +122,7 @@ static void name_holders(const weir_pool *pool, char *text, size_t size)
          node != &pool->conns[CONN_IN_USE] && named < 3; node = node->prev, named++) {
         const struct conn *conn = LIST_OF(node, struct conn, link);
         int length = snprintf(text + used, size - used, "%s%s (%lld ms)", named ? ", " : "",
-                              lease_current(conn)->site,
+                              file_and_line(lease_current(conn)->site),
                               (long long)((hot_now() - conn->since_ns) / 1000000));
         if (length < 0 || (size_t)length >= size - used)
             break;

@@ -87,7 +87,8 @@ void pool_verify(const weir_pool *pool)
         unsigned counted = 0;
         LIST_EACH(node, &pool->conns[state]) {
             const struct conn *conn = LIST_OF(node, struct conn, link);
-            must(conn->state == (enum conn_state)state, pool, "a connection's state names its list");
+            must(conn->state == (enum conn_state)state, pool,
+                 "a connection's state names its list");
             must((conn->state == CONN_IN_USE) == (lease_current(conn)->holder != NULL), pool,
                  "a connection in use, and no other, has a holder");
             permits += conn->permit;

@@ -39,7 +39,7 @@ typedef struct weir_pool_opts {
     unsigned     max_size;           /* connections at most (10) */
     unsigned     min_idle;           /* kept open and idle, while max_size allows (0) */
     unsigned     max_connecting;     /* opened at the same time at most (2, as in CMAP) */
-    unsigned     max_waiters;        /* callers queued at most; the next gets WEIR_FULL (no limit) */
+    unsigned     max_waiters;        /* callers queued; the next gets WEIR_FULL (no limit) */
     int64_t      acquire_timeout_ms; /* longest wait for a connection (30 s) */
     int64_t      connect_timeout_ms; /* longest attempt to open one, lookup to login (10 s) */
     int64_t      query_timeout_ms;   /* longest silence of the server inside a call (5 min) */
@@ -163,7 +163,7 @@ WEIR_API int weir_pool_describe(const weir_pool *pool, char *buf, size_t size);
 typedef enum weir_close_reason {
     WEIR_CLOSE_REQUESTED = 0, /* weir_lease_close() */
     WEIR_CLOSE_LEAKED,        /* its holder ended without giving it back */
-    WEIR_CLOSE_BROKEN,        /* given back in the middle of something, or cut by a cancel or deadline */
+    WEIR_CLOSE_BROKEN,        /* given back in mid-reply, or cut by a cancel or a deadline */
     WEIR_CLOSE_LOST,          /* the server or the network ended it */
     WEIR_CLOSE_RESET_FAILED,  /* could not be put right in time */
     WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms */
