@@ -92,7 +92,7 @@ static bool refuse(struct my_conn *conn, const weir_task *self)
 }
 
 /* Code outside of any coroutine may borrow the holder's turn, where he is not in a call. */
-bool my_may_talk(struct my_conn *conn)
+bool my_may_talk_at_all(struct my_conn *conn)
 {
     const weir_task *self = hot_self();
 

@@ -122,7 +122,15 @@ bool        my_io_is_quiet(struct my_conn *conn); /* no byte has come that was n
 void        my_io_library_hook(void);          /* once for the process */
 
 /* May the caller talk on it? If not, the refusal is in conn->intrusion. */
-bool my_may_talk(struct my_conn *conn);
+bool my_may_talk_at_all(struct my_conn *conn);
+
+/* Asked some ten times a query, and nearly always by its holder. */
+static inline bool my_may_talk(struct my_conn *conn)
+{
+    const weir_task *self = hot_self();
+
+    return (self && self == conn->base.user) || my_may_talk_at_all(conn);
+}
 
 /* True when it is ready; false with errno, and conn->cut says why. */
 bool    my_wait(struct my_conn *conn, int events);
