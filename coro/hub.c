@@ -166,8 +166,10 @@ weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_
     struct program program = { .app = app, .arg = arg };
     weir_error     err;
 
-    if (!reactor)
+    if (!reactor) {
+        LOG(WEIR_LOG_ERROR, "no memory, or no three file descriptors, for a hub");
         return WEIR_NOMEM;
+    }
     weir_hub *hub = hub_new(reactor, opts, &err);
     if (!hub) {
         reactor->ops->free(reactor);
@@ -224,7 +226,8 @@ weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts, weir_er
                               "signals to the application");
     struct reactor *reactor = reactor_ev_new(loop, false);
     if (!reactor)
-        return weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
+        return weir_error_set(err, WEIR_NOMEM,
+                              "no memory, or no three file descriptors, for a hub");
     weir_error wrong;
     weir_hub  *hub = hub_new(reactor, opts, &wrong);
     if (!hub) {

@@ -51,7 +51,8 @@ void          hub_fd_ready(weir_hub *hub, int fd, int events);
 void          hub_fd_invalid(weir_hub *hub, int fd); /* it turned out to be no open file */
 void          hub_cancel_main(weir_hub *hub);
 
-/* On libev: a loop of its own (NULL), or the application's. NULL when out of memory. */
+/* On libev: a loop of its own (NULL), or the application's. NULL when out of
+   memory or descriptors. */
 struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals);
 
 /* Is the libev we run with one we can work with? */

@@ -18,7 +18,9 @@
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 struct ev_reactor {
     struct reactor  base;
@@ -260,9 +262,22 @@ static const struct reactor_ops ops = {
     .free = free_reactor,
 };
 
+/* libev aborts the process where it gets no descriptor for its wake-ups. It takes three at
+   most, an epoll instance among them. */
+static bool descriptors_left(void)
+{
+    int fds[3], got = 0;
+
+    while (got < 3 && (fds[got] = eventfd(0, EFD_CLOEXEC)) >= 0)
+        got++;
+    for (int i = 0; i < got; i++)
+        close(fds[i]);
+    return got == 3;
+}
+
 struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
 {
-    struct ev_reactor *r = calloc(1, sizeof *r);
+    struct ev_reactor *r = descriptors_left() ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;
 

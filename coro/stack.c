@@ -30,9 +30,10 @@ enum {
     GUARD = 16384,        /* bytes: more than one page, so that a big frame cannot step over */
     SMALLEST = 16384,
     KEEP = 32768,         /* bytes at the top that stay resident when a stack is reused */
-    SAMPLE = 64,          /* bytes looked at, here and there below KEEP, for deeper use */
-    SAMPLES = 4,
-    SAMPLE_STEP = 4096
+    SAMPLE = 64,          /* bytes looked at below KEEP, for deeper use */
+    SAMPLES = 8,          /* places looked at, a page apart: the first always, the others in turn */
+    SAMPLE_STEP = 4096,
+    SAMPLE_OTHERS = 16    /* ... once in so many times, for each look costs a cache miss or two */
 };
 
 struct slab {
@@ -159,27 +160,33 @@ struct stack *stack_take(struct depot *depot, weir_error *err)
     return stack;
 }
 
+static bool is_used(const struct depot *depot, const struct stack *stack, unsigned place)
+{
+    static const char zeros[SAMPLE];
+    const char *at = (const char *)stack->low + depot->size - KEEP - place * SAMPLE_STEP;
+
+    return memcmp(at - SAMPLE, zeros, SAMPLE) != 0;
+}
+
 /*
  * Was it used below the part that stays resident? Reading memory nobody wrote maps the
  * kernel's page of zeros and makes nothing resident. A frame that left just these bytes zero
- * is missed, and its pages stay until the next deep user: no harm.
+ * is missed, and its pages stay until the next look elsewhere or the next deep user: no harm.
  */
-static bool used_deep(const struct stack *stack, size_t size)
+static bool used_deep(struct depot *depot, const struct stack *stack)
 {
-    static const char zeros[SAMPLE];
-
-    if (size <= 2 * KEEP || context_is_watched())
+    if (depot->size < KEEP + SAMPLES * SAMPLE_STEP || context_is_watched())
         return false;
-    const char *at = (const char *)stack->low + size - KEEP - SAMPLE;
-    for (int i = 0; i < SAMPLES; i++, at -= SAMPLE_STEP)
-        if (memcmp(at, zeros, SAMPLE) != 0)
-            return true;
-    return false;
+    if (is_used(depot, stack, 0))
+        return true;
+    unsigned turn = depot->given_back++;
+    return turn % SAMPLE_OTHERS == 0 &&
+           is_used(depot, stack, 1 + turn / SAMPLE_OTHERS % (SAMPLES - 1));
 }
 
 void stack_give(struct depot *depot, struct stack *stack)
 {
-    if (used_deep(stack, depot->size))
+    if (used_deep(depot, stack))
         (void)madvise(stack->low, depot->size - KEEP, MADV_DONTNEED);
     stack->next = depot->free;
     depot->free = stack;

@@ -29,6 +29,7 @@ struct depot {
     struct slab  *slabs;
     size_t        size; /* usable bytes of each */
     size_t        in_use;
+    unsigned      given_back; /* so often: chooses where deep use is looked for */
 };
 
 /* Whole pages, at least 16 KiB: less would not hold one snprintf of a double. */

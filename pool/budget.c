@@ -289,6 +289,7 @@ bool budget_claims(const struct budget_share *share, int64_t since_ns)
             part = 0; /* what is above the floors is lent until the floors are asked for */
         claims = request->share != share && request->since_ns < since_ns &&
                  share->used > larger(share->floor, part);
+        account.stats.evictions += claims; /* the asker closes one for it */
     }
     pthread_mutex_unlock(&account.lock);
     return claims;

@@ -171,6 +171,8 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 
 static weir_status check_place(weir_pool *pool, weir_error *err)
 {
+    if (!pool)
+        return weir_error_set(err, WEIR_USAGE, "weir_acquire() without a pool");
     if (!hot_self())
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() outside of a coroutine");
     if (weir_hub_here() != pool->hub)
@@ -191,6 +193,8 @@ weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease 
         status = queue_acquire(pool, deadline, site, &conn, err);
     if (status == WEIR_OK)
         *out = lease_current(conn);
+    else if (err)
+        err->outcome = WEIR_OUTCOME_NOT_SENT; /* nothing was: there is no connection */
     return status;
 }
 
@@ -229,9 +233,12 @@ weir_status weir_lease_error(weir_lease *lease, weir_error *err)
     if (!lease || !lease->holder)
         return weir_error_set(err, WEIR_USAGE, "this lease is over (it was taken at %s)",
                               lease ? lease->site : "nowhere");
-    weir_error  ignored;
     struct conn *conn = lease->conn;
-    return conn->pool->driver->describe(conn->driver_side, err ? err : &ignored);
+    weir_error   found = { 0 };
+    weir_status  status = conn->pool->driver->describe(conn->driver_side, &found);
+    if (err)
+        *err = found;
+    return status;
 }
 
 weir_status weir_lease_fail_at(weir_lease *lease, const char *site)
@@ -240,7 +247,7 @@ weir_status weir_lease_fail_at(weir_lease *lease, const char *site)
     weir_status status = weir_lease_error(lease, &err);
 
     if (status == WEIR_OK)
-        return weir_error_set(&err, WEIR_FAILED, "the last call did not fail"), WEIR_FAILED;
+        weir_error_set(&err, WEIR_FAILED, "the last call on the connection did not fail");
     return weir_fail_at(&err, site);
 }
 

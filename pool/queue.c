@@ -140,10 +140,10 @@ static weir_status explain(const weir_pool *pool, weir_status status, int64_t si
     name_holders(pool, holders, sizeof holders);
     weir_error_set(err, status,
                    "pool %s: no connection after %lld ms: %u of %u in use%s%s, %u connecting, %u "
-                   "waiting%s%s",
+                   "short of descriptors, %u waiting%s%s",
                    pool->name, (long long)((hot_now() - since_ns) / 1000000),
                    pool->count[CONN_IN_USE], pool->opts.max_size, holders[0] ? " by " : "",
-                   holders, pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING],
+                   holders, pool->count[CONN_CONNECTING], pool->count[CONN_RESERVED],
                    pool->waiting, pool->failures_in_row ? "; last failure: " : "",
                    pool->failures_in_row ? pool->last_failure.message : "");
     err->native = pool->failures_in_row ? pool->last_failure.native : 0;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <ev.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 /* ---- weir_run ----------------------------------------------------------------------- */
 
@@ -92,6 +93,26 @@ static weir_status run_another(void *arg)
              WEIR_USAGE);
     HOLDS_EQ(sleep_ms(1), WEIR_OK); /* our own hub is as it was */
     return WEIR_OK;
+}
+
+/* libev would abort the process. */
+static void a_hub_without_descriptors_is_refused(void **state)
+{
+    struct rlimit before, none;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    for (rlim_t spare = 0; spare < 3; spare++) {
+        int next = dup(STDERR_FILENO); /* the lowest free number */
+        close(next);
+        none.rlim_cur = (rlim_t)next + spare;
+        setrlimit(RLIMIT_NOFILE, &none);
+        weir_status status = weir_run(run_another, NULL);
+        setrlimit(RLIMIT_NOFILE, &before);
+        assert_int_equal(status, WEIR_NOMEM);
+        assert_int_equal(log_took("file descriptors, for a hub"), 1);
+    }
 }
 
 static void a_second_weir_run_on_the_thread_is_refused(void **state)
@@ -488,6 +509,7 @@ int main(void)
         TEST(weir_run_returns_what_app_returns),
         TEST(weir_run_waits_for_everything_spawned),
         TEST(a_detached_failure_is_logged_once),
+        TEST(a_hub_without_descriptors_is_refused),
         TEST(a_second_weir_run_on_the_thread_is_refused),
         TEST(errno_is_each_coroutines_own),
         TEST(a_coroutine_has_a_number_a_name_and_a_place),

@@ -343,7 +343,7 @@ SCENE(a_timeout_tells_who_holds_what_since_when, .max_size = 2, .name = "orders"
     EXPECT_TEXT(err.message, "pool orders: no connection after 250 ms");
     EXPECT_TEXT(err.message, "2 of 2 in use by report.c:42 (750 ms), ");
     EXPECT_TEXT(err.message, "pool_scene.c:");
-    EXPECT_TEXT(err.message, "0 connecting, 1 waiting");
+    EXPECT_TEXT(err.message, "0 connecting, 0 short of descriptors, 1 waiting");
     EXPECT_STATUS(weir_release(lease), WEIR_OK);
 }
 

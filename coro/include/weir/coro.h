@@ -48,7 +48,8 @@ typedef struct weir_run_opts {
  * everything it spawned have ended.
  *
  * Context: a thread without a hub.
- * Returns: what `app` returned; WEIR_USAGE where this thread has a hub already; WEIR_NOMEM.
+ * Returns: what `app` returned; WEIR_USAGE where this thread has a hub already; WEIR_NOMEM
+ *          (logged) where memory is short, or the three descriptors that a hub needs.
  *          Failures of detached tasks (spawned with a NULL group) are logged, not returned.
  */
 WEIR_API weir_status weir_run(weir_fn app, void *arg);
@@ -58,8 +59,10 @@ WEIR_API weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void 
  * Make this thread a hub on the libev loop it already runs. Coroutines spawned from then on
  * run from inside ev_run(loop); weir_spawn() may be called from the loop's own callbacks.
  *
+ * ev_run(loop) goes on while a coroutine is alive, or a pool has a connection open.
+ *
  * Context: a thread without a hub; the loop must outlive the attachment.
- * Returns: WEIR_OK, WEIR_USAGE, WEIR_NOMEM.
+ * Returns: WEIR_OK, WEIR_USAGE, WEIR_NOMEM (memory, or descriptors).
  */
 WEIR_API weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts,
                                  weir_error *err) WEIR_MUST_CHECK;

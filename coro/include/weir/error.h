@@ -26,7 +26,7 @@ typedef enum weir_status {
     WEIR_SERVER,    /* the server answered with an error; the connection is well */
     WEIR_USAGE,     /* the call was wrong: the message says how to mend it */
     WEIR_NOMEM,     /* memory, a stack or a thread could not be had */
-    WEIR_FAILED     /* for a task's own failures; weir itself never returns it */
+    WEIR_FAILED     /* for a task's own failures; weir_lease_fail() says it where none is known */
 } weir_status;
 
 /* What became of the last statement of a lease that failed. */

@@ -81,7 +81,8 @@ WEIR_API weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool 
  * The handle behind a lease, for plain libmariadb calls by the coroutine that holds it.
  *
  * Owner:   borrowed; valid as long as the lease. mysql_close() on it ends the connection but
- *          frees nothing. Statements still open when the lease ends are closed.
+ *          frees nothing. Statements still open when the lease ends are closed and freed with
+ *          it: a MYSQL_STMT must not outlive its lease. A stored MYSQL_RES may.
  * Returns: NULL, and logs, for a lease that is over or of another driver.
  */
 WEIR_API MYSQL *weir_mysql(weir_lease *lease);

@@ -65,8 +65,10 @@ typedef struct weir_pool_opts {
  * Context: a coroutine on the pool's thread.
  * Owner:   *out is yours until weir_release() or weir_lease_close(); NULL on failure.
  * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already),
- *          WEIR_CLOSED, WEIR_DEADLOCK (all connections are held by coroutines that wait for
- *          this pool), WEIR_USAGE, or WEIR_CONNECT with the server's own words in *err.
+ *          WEIR_CLOSED, WEIR_DEADLOCK (all max_size connections are held by coroutines that
+ *          wait for this pool), WEIR_USAGE, or WEIR_CONNECT with the server's own words in *err.
+ *          While no connection lives and the last attempt failed, WEIR_CONNECT comes at once,
+ *          until the pool tries again: after 0.1 s at first, after 2 s at most.
  */
 #define weir_acquire(pool, deadline, out, err) \
     weir_acquire_at((pool), (deadline), (out), (err), WEIR_HERE)
@@ -90,7 +92,8 @@ WEIR_API weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline
  * Yields:  no.
  * Context: the coroutine that holds it.
  * Returns: WEIR_OK; WEIR_USAGE (logged too) for a lease given back before or held by another
- *          coroutine, and changes nothing. NULL is fine.
+ *          coroutine, and changes nothing. NULL is fine. A handle is recognised as over
+ *          during its connection's next three leases.
  */
 WEIR_API weir_status weir_release(weir_lease *lease);
 
