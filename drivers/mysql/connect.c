@@ -6,7 +6,8 @@
  *
  * Connecting is the one thing for which the library's _start/_cont functions are used: its
  * blocking way sleeps in the thread where a Unix socket's queue is full. They run on a stack
- * that the library keeps for each connection, also afterwards: a user may call such functions.
+ * that the library keeps for each connection. It stays as large as it is afterwards: a user is
+ * told not to call such functions, but one who does shall not overflow it.
  *
  * Names are looked up by weir_resolve(), and the library is given one numeric address after
  * the other, all under one deadline; the library's own lookup blocks, and its timeout counts

@@ -147,7 +147,6 @@ void my_tls_forget_errors(void);
 
 /* ---- session.c ------------------------------------------------------------------------ */
 
-void my_session_hook(struct my_conn *conn);  /* our command table, once it is connected */
 weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *err);
 weir_condition my_session_condition(struct my_conn *conn, weir_reset how);
 weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *err);
