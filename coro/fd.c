@@ -1,10 +1,10 @@
 /*
  * fd.c - waiting for descriptors.
  *
- * One slot a descriptor: one coroutine may wait to read and one to write. Interest ends with
- * the wait, because a descriptor closed behind our back must not stay watched; only one that
- * its owner promised to announce the closing of (weir_fd_watch) stays watched for reading
- * across waits, so that a connection costs no epoll_ctl for them.
+ * One slot a descriptor: one coroutine may wait to read and one to write. Interest is for one
+ * event and ends with the wait, because a descriptor closed behind our back must not stay
+ * watched; only one that its owner promised to announce the closing of (weir_fd_watch) stays
+ * watched for reading across waits, so that a connection costs no epoll_ctl for them.
  */
 #include "hub.h"
 #include "log.h"
@@ -20,7 +20,6 @@ struct fd_slot {
     void *arg;
     unsigned char ready;    /* what came, for whoever is woken: see weir_wait_fd() */
     unsigned char interest; /* what the reactor watches */
-    bool          known;    /* the reactor knows this very file, and will hear of its closing */
     bool          muted;    /* was readable with nobody waiting: not watched till someone does */
 };
 
@@ -58,11 +57,9 @@ static int apply(weir_hub *hub, int fd, struct fd_slot *slot)
     if (wanted == slot->interest)
         return 0;
 
-    int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->known);
-    if (errnum == 0) {
+    int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->quiet);
+    if (errnum == 0)
         slot->interest = (unsigned char)wanted;
-        slot->known = slot->quiet != NULL;
-    }
     return errnum;
 }
 
@@ -75,6 +72,8 @@ void hub_fd_ready(weir_hub *hub, int fd, int events)
     if (!slot)
         return;
     slot->ready |= (unsigned char)events;
+    if (!slot->quiet)
+        slot->interest = 0; /* it was watched for this once */
     if ((events & WEIR_WRITE) && slot->writer)
         task_wake(slot->writer, WEIR_OK);
     if (!(events & WEIR_READ))
@@ -103,7 +102,6 @@ void hub_fd_invalid(weir_hub *hub, int fd)
     if (!slot)
         return;
     slot->interest = 0;
-    slot->known = false;
     end_waits(slot, WEIR_USAGE);
 }
 
@@ -159,6 +157,20 @@ static void stop_waiting(weir_hub *hub, int fd, struct fd_slot *slot, weir_task 
     apply(hub, fd, slot);
 }
 
+static weir_status status_of(int errnum)
+{
+    return errnum == ENOMEM || errnum == ENOSPC ? WEIR_NOMEM : WEIR_USAGE;
+}
+
+/* A regular file: reading one does not block in a way that one could wait for. */
+static weir_status always_ready(int events, int *ready)
+{
+    weir_spend(WEIR_IO_UNITS);
+    if (ready)
+        *ready = events;
+    return WEIR_OK;
+}
+
 weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
 {
     weir_task *task = task_here();
@@ -190,7 +202,7 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
     int errnum = apply(hub, fd, slot);
     if (errnum) {
         stop_waiting(hub, fd, slot, task);
-        return errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
+        return errnum == EPERM ? always_ready(events, ready) : status_of(errnum);
     }
 
     weir_waker  none = weir_waker_new();
@@ -216,11 +228,12 @@ weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
     slot->quiet = fn;
     slot->arg = arg;
     slot->muted = false;
+    slot->interest = 0; /* what there is may be for once */
     int errnum = apply(hub, fd, slot);
     if (errnum == 0)
         return WEIR_OK;
     slot->quiet = NULL; /* the number may soon be another file's */
-    return errnum == ENOMEM ? WEIR_NOMEM : WEIR_USAGE;
+    return status_of(errnum);
 }
 
 void weir_fd_forget(int fd)
@@ -234,7 +247,6 @@ void weir_fd_forget(int fd)
     slot->reader = slot->writer = NULL;
     slot->quiet = NULL;
     apply(hub, fd, slot);
-    slot->known = false;
 }
 
 int weir_close(int fd)

@@ -186,7 +186,6 @@ weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
     static atomic_flag signals_taken = ATOMIC_FLAG_INIT;
     bool               signals = opts && opts->cancel_on_signals;
 
-    /* Before a reactor is made: libev aborts when two loops want the same signal. */
     if (hub_here_) {
         LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
         return WEIR_USAGE;
@@ -195,7 +194,7 @@ weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
         LOG(WEIR_LOG_ERROR, "cancel_on_signals is in force for another thread's hub already");
         return WEIR_USAGE;
     }
-    weir_status result = hub_run_on(reactor_ev_new(NULL, signals), opts, app, arg);
+    weir_status result = hub_run_on(reactor_epoll_new(signals), opts, app, arg);
     if (signals)
         atomic_flag_clear(&signals_taken);
     return result;
@@ -224,7 +223,7 @@ weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts, weir_er
         return weir_error_set(err, WEIR_USAGE,
                               "cancel_on_signals is for weir_run(): an attached hub leaves "
                               "signals to the application");
-    struct reactor *reactor = reactor_ev_new(loop, false);
+    struct reactor *reactor = reactor_ev_new(loop);
     if (!reactor)
         return weir_error_set(err, WEIR_NOMEM,
                               "no memory, or no three file descriptors, for a hub");

@@ -2,7 +2,10 @@
  * reactor.h - time and readiness, as the hub sees them.
  *
  * Knows:   a clock, interest in descriptors, waiting for either.
- * Ignores: coroutines. reactor_ev.c is the one on libev; the tests have one whose clock jumps.
+ * Ignores: coroutines.
+ *
+ * Three of them: reactor_epoll.c under weir_run(), reactor_ev.c on the libev loop that an
+ * application runs already, and in the tests one whose clock jumps.
  *
  * The reactor drives: it calls hub_turn() whenever something may have become ready, and
  * does what the answer says.
@@ -19,10 +22,11 @@ struct reactor_ops {
     /* Nanoseconds, monotonic. */
     int64_t (*clock)(struct reactor *reactor);
 
-    /* From now on report exactly these events of fd (WEIR_READ, WEIR_WRITE, 0 for none).
-       `fresh` says that the number may stand for another file than last time.
-       Returns 0, or an errno where the descriptor cannot be watched. */
-    int (*watch)(struct reactor *reactor, int fd, int events, bool fresh);
+    /* From now on report exactly these events of fd (WEIR_READ, WEIR_WRITE, 0 for none); if
+       `once`, then only until one of them was reported. The number may be another file's than
+       last time, except while it is watched for good: then its closing is announced, by 0.
+       Returns 0, or an errno: EPERM where the file is always ready, EBADF where there is none. */
+    int (*watch)(struct reactor *reactor, int fd, int events, bool once);
 
     /* Any thread: make a turn happen soon. */
     void (*poke)(struct reactor *reactor);
@@ -51,14 +55,14 @@ void          hub_fd_ready(weir_hub *hub, int fd, int events);
 void          hub_fd_invalid(weir_hub *hub, int fd); /* it turned out to be no open file */
 void          hub_cancel_main(weir_hub *hub);
 
-/* On libev: a loop of its own (NULL), or the application's. NULL when out of
-   memory or descriptors. */
-struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals);
+/* Each of them returns NULL when out of memory or descriptors. */
+struct reactor *reactor_epoll_new(bool cancel_on_signals); /* a loop of its own */
+struct reactor *reactor_ev_new(struct ev_loop *loop);      /* the application's */
 
 /* Is the libev we run with one we can work with? */
 weir_status reactor_ev_check(weir_error *err);
 
-/* Run `app` on any reactor, as weir_run() does on libev. Takes the reactor. */
+/* Run `app` on any reactor that owns its loop. Takes the reactor. */
 weir_status hub_run_on(struct reactor *reactor, const weir_run_opts *opts, weir_fn app, void *arg);
 
 #endif

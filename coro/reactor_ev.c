@@ -1,13 +1,14 @@
 /*
- * reactor_ev.c - time and readiness by libev. The only file that knows it.
+ * reactor_ev.c - time and readiness by libev: the loop of an application that a hub is
+ * attached to. The only file that knows it.
  *
  * The hub turns in a prepare watcher, just before the loop would block. While more are ready
  * an idle watcher keeps the loop from blocking; otherwise one timer stands for all of the
- * hub's alarms. The same watchers serve a loop of our own and the application's.
+ * hub's alarms.
  *
  * libev aborts when a watcher is touched after its descriptor was closed, and never reports
- * a descriptor whose number was closed and used again meanwhile, unless it is told: hence
- * `fresh`.
+ * a descriptor whose number was closed and used again meanwhile, unless it is told: a watcher
+ * that is started is first asked for, and set, as if its descriptor were a new one.
  */
 #include "hub.h"
 #include "log.h"
@@ -16,26 +17,27 @@
 #include <ev.h>
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
+struct watcher {
+    ev_io io;
+    bool  once;
+};
+
 struct ev_reactor {
     struct reactor  base;
     struct ev_loop *loop;
-    bool            own_loop;
-    bool            catches_signals;
-    bool            holds_loop;  /* an application's loop goes on while a coroutine is alive */
+    bool            holds_loop;  /* it goes on while a coroutine is alive */
     int64_t         timer_at_ns; /* what the timer is set to; INT64_MAX: it is stopped */
     ev_prepare      prepare;
-    ev_check        check;       /* only on an application's loop */
+    ev_check        check;
     ev_idle         idle;
     ev_timer        timer;
     ev_async        async;
-    ev_signal       term, interrupt;
-    ev_io          *ios[FD_CHUNKS]; /* watchers must not move while they are started */
+    struct watcher *watchers[FD_CHUNKS]; /* they must not move while they are started */
 };
 
 static struct ev_reactor *of(struct reactor *reactor)
@@ -83,7 +85,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
    waits for another thread, with no watcher of his own, shall. */
 static void hold_loop(struct ev_reactor *r, bool hold)
 {
-    if (r->own_loop || hold == r->holds_loop)
+    if (hold == r->holds_loop)
         return;
     r->holds_loop = hold;
     if (hold)
@@ -107,8 +109,7 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int events)
             ev_idle_stop(loop, &r->idle);
         set_timer(r, hub_next_alarm(r->base.hub));
         break;
-    case HUB_DONE:
-        ev_break(loop, EVBREAK_ALL);
+    case HUB_DONE: /* never: only a hub with a main coroutine ends by itself */
         break;
     }
     hold_loop(r, hub_is_busy(r->base.hub));
@@ -139,21 +140,9 @@ static void on_async(struct ev_loop *loop, ev_async *async, int events)
     (void)events;
 }
 
-static void on_signal(struct ev_loop *loop, ev_signal *signal, int events)
-{
-    (void)loop;
-    (void)events;
-    hub_cancel_main(((struct ev_reactor *)signal->data)->base.hub);
-}
-
 static void poke(struct reactor *reactor)
 {
     ev_async_send(of(reactor)->loop, &of(reactor)->async);
-}
-
-static void run(struct reactor *reactor)
-{
-    ev_run(of(reactor)->loop, 0);
 }
 
 /* ---- descriptors -------------------------------------------------------------------- */
@@ -163,7 +152,8 @@ static void on_io(struct ev_loop *loop, ev_io *io, int events)
     struct ev_reactor *r = io->data;
     int                ready = 0;
 
-    (void)loop;
+    if (((struct watcher *)io)->once)
+        ev_io_stop(loop, io);
     if (events & EV_ERROR) {
         hub_fd_invalid(r->base.hub, io->fd); /* libev has stopped the watcher */
         return;
@@ -175,41 +165,43 @@ static void on_io(struct ev_loop *loop, ev_io *io, int events)
     hub_fd_ready(r->base.hub, io->fd, ready);
 }
 
-static ev_io *io_of(struct ev_reactor *r, int fd)
+static struct watcher *watcher_of(struct ev_reactor *r, int fd)
 {
-    ev_io **chunk = &r->ios[fd / FD_CHUNK];
+    struct watcher **chunk = &r->watchers[fd / FD_CHUNK];
 
     if (!*chunk) {
         *chunk = calloc(FD_CHUNK, sizeof **chunk);
         if (!*chunk)
             return NULL;
         for (int i = 0; i < FD_CHUNK; i++) {
-            ev_init(&(*chunk)[i], on_io);
-            (*chunk)[i].data = r;
+            ev_init(&(*chunk)[i].io, on_io);
+            (*chunk)[i].io.data = r;
         }
     }
     return &(*chunk)[fd % FD_CHUNK];
 }
 
-static int watch(struct reactor *reactor, int fd, int events, bool fresh)
+static int watch(struct reactor *reactor, int fd, int events, bool once)
 {
     struct ev_reactor *r = of(reactor);
-    ev_io             *io = io_of(r, fd);
+    struct watcher    *watcher = watcher_of(r, fd);
     int                wanted = (events & WEIR_READ ? EV_READ : 0) |
                  (events & WEIR_WRITE ? EV_WRITE : 0);
 
-    if (!io)
+    if (!watcher)
         return ENOMEM;
+    bool fresh = watcher->once || !ev_is_active(&watcher->io);
     if (wanted && fresh && fcntl(fd, F_GETFD) < 0)
         return errno; /* libev would abort the process */
-    ev_io_stop(r->loop, io);
+    ev_io_stop(r->loop, &watcher->io);
+    watcher->once = once;
     if (!wanted)
         return 0;
     if (fresh)
-        ev_io_set(io, fd, wanted);
+        ev_io_set(&watcher->io, fd, wanted);
     else
-        ev_io_modify(io, wanted);
-    ev_io_start(r->loop, io);
+        ev_io_modify(&watcher->io, wanted);
+    ev_io_start(r->loop, &watcher->io);
     return 0;
 }
 
@@ -220,74 +212,45 @@ static void free_reactor(struct reactor *reactor)
     struct ev_reactor *r = of(reactor);
 
     for (int chunk = 0; chunk < FD_CHUNKS; chunk++) {
-        for (int i = 0; r->ios[chunk] && i < FD_CHUNK; i++)
-            ev_io_stop(r->loop, &r->ios[chunk][i]);
-        free(r->ios[chunk]);
+        for (int i = 0; r->watchers[chunk] && i < FD_CHUNK; i++)
+            ev_io_stop(r->loop, &r->watchers[chunk][i].io);
+        free(r->watchers[chunk]);
     }
     hold_loop(r, false);
-    if (!r->own_loop) { /* undo the unreferencing below, then stop */
-        ev_ref(r->loop);
-        ev_ref(r->loop);
-        ev_ref(r->loop);
-        ev_check_stop(r->loop, &r->check);
-    }
+    ev_ref(r->loop); /* undo the unreferencing below, then stop */
+    ev_ref(r->loop);
+    ev_ref(r->loop);
+    ev_check_stop(r->loop, &r->check);
     ev_prepare_stop(r->loop, &r->prepare);
     ev_idle_stop(r->loop, &r->idle);
     ev_timer_stop(r->loop, &r->timer);
     ev_async_stop(r->loop, &r->async);
-    if (r->catches_signals) {
-        ev_signal_stop(r->loop, &r->term);
-        ev_signal_stop(r->loop, &r->interrupt);
-    }
-    if (r->own_loop)
-        ev_loop_destroy(r->loop);
     free(r);
-}
-
-static void catch_signals(struct ev_reactor *r)
-{
-    ev_signal_init(&r->term, on_signal, SIGTERM);
-    ev_signal_init(&r->interrupt, on_signal, SIGINT);
-    r->term.data = r->interrupt.data = r;
-    ev_signal_start(r->loop, &r->term);
-    ev_signal_start(r->loop, &r->interrupt);
-    r->catches_signals = true;
 }
 
 static const struct reactor_ops ops = {
     .clock = read_clock,
     .watch = watch,
     .poke = poke,
-    .run = run,
     .free = free_reactor,
 };
 
-/* libev aborts the process where it gets no descriptor for its wake-ups. It takes three at
-   most, an epoll instance among them. */
-static bool descriptors_left(void)
+/* libev aborts the process where it gets no descriptor for its wake-ups. */
+static bool descriptor_left(void)
 {
-    int fds[3], got = 0;
+    int fd = eventfd(0, EFD_CLOEXEC);
 
-    while (got < 3 && (fds[got] = eventfd(0, EFD_CLOEXEC)) >= 0)
-        got++;
-    for (int i = 0; i < got; i++)
-        close(fds[i]);
-    return got == 3;
+    return fd >= 0 && close(fd) == 0;
 }
 
-struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
+struct reactor *reactor_ev_new(struct ev_loop *loop)
 {
-    struct ev_reactor *r = descriptors_left() ? calloc(1, sizeof *r) : NULL;
+    struct ev_reactor *r = descriptor_left() ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;
 
     r->base.ops = &ops;
-    r->own_loop = !loop;
-    r->loop = loop ? loop : ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
-    if (!r->loop) {
-        free(r);
-        return NULL;
-    }
+    r->loop = loop;
     r->timer_at_ns = INT64_MAX;
     ev_prepare_init(&r->prepare, on_prepare);
     ev_idle_init(&r->idle, on_idle);
@@ -298,14 +261,10 @@ struct reactor *reactor_ev_new(struct ev_loop *loop, bool cancel_on_signals)
     r->prepare.data = r->timer.data = r->check.data = r;
     ev_prepare_start(r->loop, &r->prepare);
     ev_async_start(r->loop, &r->async);
-    if (!r->own_loop) { /* we alone shall not keep the application's loop running */
-        ev_check_start(r->loop, &r->check);
-        ev_unref(r->loop);
-        ev_unref(r->loop);
-        ev_unref(r->loop);
-    }
-    if (cancel_on_signals)
-        catch_signals(r);
+    ev_check_start(r->loop, &r->check);
+    ev_unref(r->loop); /* these three alone shall not keep the loop running */
+    ev_unref(r->loop);
+    ev_unref(r->loop);
     return &r->base;
 }
 

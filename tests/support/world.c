@@ -20,6 +20,7 @@ struct world {
     struct reactor  base;
     int64_t         now_ns;
     unsigned char   watched[FDS], ready[FDS];
+    bool            once[FDS];
     pthread_mutex_t lock; /* for pokes of other threads */
     pthread_cond_t  poked;
     bool            poke;
@@ -32,12 +33,14 @@ static int64_t read_clock(struct reactor *reactor)
     return ((struct world *)reactor)->now_ns;
 }
 
-static int watch(struct reactor *reactor, int fd, int events, bool fresh)
+static int watch(struct reactor *reactor, int fd, int events, bool once)
 {
-    (void)fresh;
+    struct world *world = (struct world *)reactor;
+
     if (fd < 0 || fd >= FDS)
         return EBADF;
-    ((struct world *)reactor)->watched[fd] = (unsigned char)events;
+    world->watched[fd] = (unsigned char)events;
+    world->once[fd] = once;
     return 0;
 }
 
@@ -59,6 +62,8 @@ static bool deliver(struct world *world)
     for (int fd = 0; fd < FDS; fd++) {
         int events = world->watched[fd] & world->ready[fd];
         if (events) {
+            if (world->once[fd])
+                world->watched[fd] = 0;
             hub_fd_ready(world->base.hub, fd, events);
             any = true;
         }

@@ -1,12 +1,40 @@
 /*
- * test_coro_fd.c - waiting for descriptors, on libev and real sockets.
+ * test_coro_fd.c - waiting for descriptors: real sockets, on either of the two real reactors.
  */
 #include "coro_unit.h"
 
 #include <errno.h>
+#include <ev.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+
+static bool attached; /* to a loop of libev, for this run of all the tests */
+
+static void run_attached(weir_fn app, void *arg)
+{
+    struct ev_loop *loop = ev_loop_new(0);
+    weir_group     *group;
+
+    assert_non_null(loop);
+    assert_int_equal(weir_attach(loop, NULL, NULL), WEIR_OK);
+    assert_int_equal(weir_group_new(NULL, &group, NULL), WEIR_OK);
+    assert_non_null(weir_spawn(group, app, arg));
+    ev_run(loop, 0);
+    assert_int_equal(weir_group_wait(group, WEIR_FOREVER), WEIR_OK);
+    weir_group_free(group);
+    assert_int_equal(weir_detach(NULL), WEIR_OK);
+    ev_loop_destroy(loop);
+    assert_notes();
+}
+
+static void run_here(weir_fn app, void *arg)
+{
+    if (attached)
+        run_attached(app, arg);
+    else
+        run_real(app, arg);
+}
 
 static void make_pair(int pair[2])
 {
@@ -115,7 +143,7 @@ static weir_status read_and_write(void *arg)
 static void a_wait_ends_when_the_descriptor_is_ready_and_tells_for_what(void **state)
 {
     (void)state;
-    run_real(read_and_write, NULL);
+    run_here(read_and_write, NULL);
 }
 
 static weir_status read_while_another_writes(void *arg)
@@ -147,7 +175,7 @@ static weir_status read_while_another_writes(void *arg)
 static void one_may_read_while_another_writes(void **state)
 {
     (void)state;
-    run_real(read_while_another_writes, NULL);
+    run_here(read_while_another_writes, NULL);
 }
 
 struct ball {
@@ -201,7 +229,7 @@ static weir_status play_many(void *arg)
 static void two_hundred_sockets_are_waited_for_at_once(void **state)
 {
     (void)state;
-    run_real(play_many, NULL);
+    run_here(play_many, NULL);
 }
 
 /* ---- waits that end early ----------------------------------------------------------- */
@@ -243,7 +271,7 @@ static weir_status give_up(void *arg)
 static void a_wait_obeys_deadlines_and_cancels(void **state)
 {
     (void)state;
-    run_real(give_up, NULL);
+    run_here(give_up, NULL);
 }
 
 static weir_status wait_both_for_one(void *arg)
@@ -278,7 +306,7 @@ static weir_status wait_both_for_one(void *arg)
 static void a_second_reader_is_told_who_the_first_one_is(void **state)
 {
     (void)state;
-    run_real(wait_both_for_one, NULL);
+    run_here(wait_both_for_one, NULL);
     assert_int_equal(log_says("rival 3 (spawned at "), 1);
     assert_int_equal(log_says("greedy 5 (spawned at "), 1);
     assert_int_equal(log_says("would read it, while reader 2 (spawned at "), 2);
@@ -314,7 +342,7 @@ static weir_status close_under_waiters(void *arg)
 static void weir_close_wakes_those_who_wait(void **state)
 {
     (void)state;
-    run_real(close_under_waiters, NULL);
+    run_here(close_under_waiters, NULL);
 }
 
 /* Another file under the number `fd`, which is free. */
@@ -372,7 +400,7 @@ static weir_status use_a_number_again(void *arg)
 static void a_number_used_again_is_another_file(void **state)
 {
     (void)state;
-    run_real(use_a_number_again, NULL);
+    run_here(use_a_number_again, NULL);
 }
 
 static weir_status close_and_reuse_in_one_turn(void *arg)
@@ -402,10 +430,44 @@ static weir_status close_and_reuse_in_one_turn(void *arg)
     return WEIR_OK;
 }
 
+/* Closed while it was waited for, and kept alive by another descriptor of the same file. */
+static weir_status outlive_a_descriptor(void *arg)
+{
+    struct watcher first = { .events = WEIR_READ, .patience_ms = 5 };
+    int            pair[2], later[2];
+
+    (void)arg;
+    make_pair(pair);
+    first.fd = pair[0];
+    weir_spawn(NULL, wait_once, &first);
+    sleep_ms(1);
+    int other = dup(pair[0]);
+    close(pair[0]);
+    sleep_ms(10);
+    HOLDS_EQ(first.status, WEIR_TIMEOUT);
+
+    make_pair_at(first.fd, later);
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(first.fd, WEIR_READ, weir_in_ms(5), NULL), WEIR_TIMEOUT);
+    say_to(later[1]);
+    HOLDS_EQ(weir_wait_fd(first.fd, WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    close(other);
+    close(pair[1]);
+    weir_close(later[0]);
+    weir_close(later[1]);
+    return WEIR_OK;
+}
+
+static void a_file_that_outlived_its_number_wakes_nobody(void **state)
+{
+    (void)state;
+    run_here(outlive_a_descriptor, NULL);
+}
+
 static void a_number_may_be_used_again_before_its_waiters_ran(void **state)
 {
     (void)state;
-    run_real(close_and_reuse_in_one_turn, NULL);
+    run_here(close_and_reuse_in_one_turn, NULL);
 }
 
 /* ---- what cannot be waited for ------------------------------------------------------ */
@@ -439,7 +501,7 @@ static weir_status wait_for_nothing(void *arg)
 static void what_is_no_descriptor_is_refused(void **state)
 {
     (void)state;
-    run_real(wait_for_nothing, NULL);
+    run_here(wait_for_nothing, NULL);
 }
 
 static weir_status wait_for_a_file(void *arg)
@@ -471,7 +533,7 @@ static void a_regular_file_is_always_ready(void **state)
 
     (void)state;
     assert_non_null(file);
-    run_real(wait_for_a_file, file);
+    run_here(wait_for_a_file, file);
     fclose(file);
 }
 
@@ -546,7 +608,7 @@ static weir_status watch_between_waits(void *arg)
 static void a_watched_descriptor_tells_once_when_nobody_waits(void **state)
 {
     (void)state;
-    run_real(watch_between_waits, NULL);
+    run_here(watch_between_waits, NULL);
 }
 
 static weir_status stop_watching(void *arg)
@@ -589,7 +651,7 @@ static weir_status stop_watching(void *arg)
 static void a_watch_ends_when_it_is_told_to(void **state)
 {
     (void)state;
-    run_real(stop_watching, NULL);
+    run_here(stop_watching, NULL);
 }
 
 static weir_status watch_nothing(void *arg)
@@ -617,7 +679,7 @@ static weir_status watch_nothing(void *arg)
 static void a_watch_that_was_refused_is_no_watch(void **state)
 {
     (void)state;
-    run_real(watch_nothing, NULL);
+    run_here(watch_nothing, NULL);
 }
 
 /* ---- outside ------------------------------------------------------------------------ */
@@ -656,6 +718,7 @@ int main(void)
         TEST(weir_close_wakes_those_who_wait),
         TEST(a_number_used_again_is_another_file),
         TEST(a_number_may_be_used_again_before_its_waiters_ran),
+        TEST(a_file_that_outlived_its_number_wakes_nobody),
         TEST(what_is_no_descriptor_is_refused),
         TEST(a_regular_file_is_always_ready),
         TEST(a_watched_descriptor_tells_once_when_nobody_waits),
@@ -663,5 +726,8 @@ int main(void)
         TEST(a_watch_that_was_refused_is_no_watch),
         TEST(outside_a_coroutine_a_wait_polls),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("on a loop of our own", tests, NULL, NULL);
+
+    attached = true;
+    return failed + cmocka_run_group_tests_name("on libev", tests, NULL, NULL);
 }

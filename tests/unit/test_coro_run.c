@@ -95,7 +95,7 @@ static weir_status run_another(void *arg)
     return WEIR_OK;
 }
 
-/* libev would abort the process. */
+/* It takes three: an epoll set, a timer, a bell. */
 static void a_hub_without_descriptors_is_refused(void **state)
 {
     struct rlimit before, none;
