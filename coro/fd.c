@@ -8,6 +8,7 @@
  */
 #include "hub.h"
 #include "log.h"
+#include "park.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,7 +24,7 @@ struct fd_slot {
     bool          muted;    /* was readable with nobody waiting: not watched till someone does */
 };
 
-static struct fd_slot *slot_of(weir_hub *hub, int fd)
+static inline struct fd_slot *slot_of(weir_hub *hub, int fd)
 {
     struct fd_slot **chunk = &hub->fds[fd / FD_CHUNK];
 
@@ -45,22 +46,27 @@ void fds_free(weir_hub *hub)
         free(hub->fds[i]);
 }
 
-/* Make the reactor watch what the slot's state asks for. Returns an errno. */
-static int apply(weir_hub *hub, int fd, struct fd_slot *slot)
+static inline int wanted_of(const struct fd_slot *slot)
 {
-    int wanted = 0;
+    return (slot->reader || (slot->quiet && !slot->muted) ? WEIR_READ : 0) |
+           (slot->writer ? WEIR_WRITE : 0);
+}
 
-    if (slot->reader || (slot->quiet && !slot->muted))
-        wanted |= WEIR_READ;
-    if (slot->writer)
-        wanted |= WEIR_WRITE;
-    if (wanted == slot->interest)
-        return 0;
-
+static int watch(weir_hub *hub, int fd, struct fd_slot *slot, int wanted)
+{
     int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->quiet);
+
     if (errnum == 0)
         slot->interest = (unsigned char)wanted;
     return errnum;
+}
+
+/* Make the reactor watch what the slot's state asks for. Returns an errno. */
+static inline int apply(weir_hub *hub, int fd, struct fd_slot *slot)
+{
+    int wanted = wanted_of(slot);
+
+    return wanted == slot->interest ? 0 : watch(hub, fd, slot, wanted);
 }
 
 /* ---- what the reactor tells --------------------------------------------------------- */
@@ -146,7 +152,7 @@ static weir_status say_busy(int fd, const char *what, const weir_task *first)
 }
 
 /* The wait is over: for whom the slot is watched now. */
-static void stop_waiting(weir_hub *hub, int fd, struct fd_slot *slot, weir_task *task)
+static inline void stop_waiting(weir_hub *hub, int fd, struct fd_slot *slot, weir_task *task)
 {
     if (slot->reader == task) {
         slot->reader = NULL;
@@ -205,9 +211,8 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
         return errnum == EPERM ? always_ready(events, ready) : status_of(errnum);
     }
 
-    weir_waker  none = weir_waker_new();
-    weir_status status = weir_park(deadline, "a descriptor");
-    (void)none; /* the slot wakes us, or time, or a cancel */
+    park_begin(task); /* the slot wakes us, or time, or a cancel */
+    weir_status status = park_until(task, deadline, "a descriptor");
     if (ready && status == WEIR_OK)
         *ready = slot->ready & events;
     stop_waiting(hub, fd, slot, task);

@@ -165,6 +165,8 @@ void      hub_free(weir_hub *hub);
 /* wait.c */
 void task_make_ready(weir_task *task);
 void task_wake(weir_task *task, weir_status with); /* one that is parked, or ready since */
+/* What park.h leaves to it; false: its park is over before it begins, with *status. */
+bool task_must_park(weir_task *task, int64_t until_ns, const char *why, weir_status *status);
 void hub_batch_begin(weir_hub *hub);
 bool hub_batch_over(weir_hub *hub);
 void hub_start(weir_task *task); /* from the hub's own stack */

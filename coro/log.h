@@ -15,7 +15,7 @@ struct log_site {
 
 /* errno and the caller's coroutine stay as they are; never yields. */
 WEIR_API void weir_log_say(struct log_site *site, weir_log_level level, const char *fmt, ...)
-    WEIR_PRINTF(3, 4);
+    WEIR_PRINTF(3, 4) WEIR_COLD;
 
 #define LOG(level, ...)                                                                   \
     do {                                                                                  \

@@ -11,6 +11,7 @@
  */
 #include "hub.h"
 #include "log.h"
+#include "park.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -69,58 +70,19 @@ __attribute__((noinline)) bool hub_batch_over(weir_hub *hub)
     return true;
 }
 
-static void restore(weir_hub *hub, int saved_errno, const struct cxx_state *cxx)
-{
-    *hub->errno_at = saved_errno;
-    if (hub->cxx_at)
-        *hub->cxx_at = *cxx;
-}
-
-static void save(weir_hub *hub, int *saved_errno, struct cxx_state *cxx)
-{
-    *saved_errno = *hub->errno_at;
-    if (hub->cxx_at)
-        *cxx = *hub->cxx_at;
-}
-
-/* Its state says already why it leaves. Inline for the reason given in context.h. */
-__attribute__((always_inline)) static inline void switch_away(weir_hub *hub, weir_task *self)
-{
-    weir_task *next = hub_pick(hub);
-
-    hub->spent = 0;
-    if (next == self) {
-        self->state = TASK_RUNNING;
-        return;
-    }
-    save(hub, &self->saved_errno, &self->cxx);
-    hub->running = next;
-    if (next)
-        next->state = TASK_RUNNING;
-    context_switch(&self->context, next ? &next->context : &hub->context);
-    restore(hub, self->saved_errno, &self->cxx);
-}
-
 /* Run a task, and everybody it hands over to, until somebody comes back to the hub. */
 void hub_start(weir_task *task)
 {
     weir_hub *hub = task->hub;
 
-    save(hub, &hub->saved_errno, &hub->cxx);
+    park_save(hub, &hub->saved_errno, &hub->cxx);
     hub->running = task;
     task->state = TASK_RUNNING;
     context_switch(&hub->context, &task->context);
-    restore(hub, hub->saved_errno, &hub->cxx);
+    park_restore(hub, hub->saved_errno, &hub->cxx);
 }
 
 /* ---- park and wake ------------------------------------------------------------------ */
-
-static void ring_at(weir_task *task, int64_t at_ns)
-{
-    task->wake_at_ns = at_ns;
-    if (at_ns != INT64_MAX && (!task->alarm.slot || task->alarm.at_ns > at_ns))
-        weir_alarm_set(&task->alarm, at_ns, task_alarm_rang);
-}
 
 void task_alarm_rang(weir_alarm *alarm)
 {
@@ -177,6 +139,24 @@ static weir_status fail_at_once(weir_task *task, weir_status status)
     return status;
 }
 
+bool task_must_park(weir_task *task, int64_t until_ns, const char *why, weir_status *status)
+{
+    *status = WEIR_OK;
+    if (task->no_yield) {
+        *status = refuse_park(why);
+    } else if (task->woken) {
+        task->woken = false;
+        task->token++;
+    } else if (task->canceled && !task->shielded) {
+        *status = fail_at_once(task, WEIR_CANCELED);
+    } else if (until_ns <= task->hub->now_ns) {
+        *status = fail_at_once(task, WEIR_TIMEOUT);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 weir_status weir_pending(weir_deadline deadline)
 {
     weir_task *task = task_here();
@@ -194,30 +174,7 @@ weir_status weir_park(weir_deadline deadline, const char *why)
 {
     weir_task *task = task_here();
 
-    if (!task || task->no_yield)
-        return refuse_park(why);
-
-    weir_hub *hub = task->hub;
-    int64_t   until = deadline.at_ns < task->limit_ns ? deadline.at_ns : task->limit_ns;
-
-    if (task->woken) {
-        task->woken = false;
-        task->token++;
-        return WEIR_OK;
-    }
-    if (task->canceled && !task->shielded)
-        return fail_at_once(task, WEIR_CANCELED);
-    if (until <= hub->now_ns)
-        return fail_at_once(task, WEIR_TIMEOUT);
-
-    ring_at(task, until);
-    task->why = why;
-    task->state = TASK_PARKED;
-    switch_away(hub, task);
-    task->token++;
-    task->woken = false;
-    task->why = NULL;
-    return task->woken_by;
+    return task ? park_until(task, deadline, why) : refuse_park(why);
 }
 
 void weir_cancel(weir_task *task)
@@ -235,7 +192,7 @@ void weir_cancel(weir_task *task)
 __attribute__((always_inline)) static inline void go_to_the_back(weir_hub *hub, weir_task *task)
 {
     ready_append(hub, task);
-    switch_away(hub, task);
+    park_switch_away(hub, task);
 }
 
 weir_status weir_yield(void)
@@ -280,11 +237,9 @@ weir_status weir_sleep(weir_deadline deadline)
     if (!task)
         return block_until(deadline);
 
-    bool        ours = deadline.at_ns <= task->limit_ns;
-    weir_waker  none = weir_waker_new();
-    weir_status status = weir_park(deadline, "a time");
-
-    (void)none; /* nobody has this ticket: only time or a cancel ends the park */
+    bool ours = deadline.at_ns <= task->limit_ns;
+    park_begin(task);
+    weir_status status = park_until(task, deadline, "a time");
     return status == WEIR_TIMEOUT && ours ? WEIR_OK : status;
 }
 

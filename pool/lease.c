@@ -113,7 +113,7 @@ static void holder_ended(weir_exit_hook *hook)
     end(lease, true, false);
 }
 
-static weir_status misuse(const weir_lease *lease, const char *verb)
+WEIR_COLD static weir_status misuse(const weir_lease *lease, const char *verb)
 {
     const weir_task *self = hot_self();
 

@@ -130,7 +130,7 @@ static void name_holders(const weir_pool *pool, char *text, size_t size)
     }
 }
 
-static weir_status explain(const weir_pool *pool, weir_status status, int64_t since_ns,
+WEIR_COLD static weir_status explain(const weir_pool *pool, weir_status status, int64_t since_ns,
                            weir_error *err)
 {
     char holders[120];
@@ -151,7 +151,7 @@ static weir_status explain(const weir_pool *pool, weir_status status, int64_t si
     return status;
 }
 
-static weir_status say_deadlock(const weir_pool *pool, weir_error *err)
+WEIR_COLD static weir_status say_deadlock(const weir_pool *pool, weir_error *err)
 {
     char holders[120];
 

@@ -15,6 +15,7 @@
 #define WEIR_API __attribute__((visibility("default")))
 #define WEIR_MUST_CHECK __attribute__((warn_unused_result))
 #define WEIR_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define WEIR_COLD __attribute__((cold)) /* what leads to it is kept out of the hot path's lines */
 
 #define WEIR_STRING_(x) #x
 #define WEIR_STRING(x) WEIR_STRING_(x)

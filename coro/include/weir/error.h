@@ -57,9 +57,9 @@ WEIR_API const char *weir_status_name(weir_status status);
  * Yields:  no.  Context: any thread.
  */
 WEIR_API weir_status weir_error_set(weir_error *err, weir_status status, const char *fmt, ...)
-    WEIR_PRINTF(3, 4);
+    WEIR_PRINTF(3, 4) WEIR_COLD;
 WEIR_API weir_status weir_error_vset(weir_error *err, weir_status status, const char *fmt,
-                                     va_list args) WEIR_PRINTF(3, 0);
+                                     va_list args) WEIR_PRINTF(3, 0) WEIR_COLD;
 
 /**
  * Log *err at ERROR level with the caller's place, and return its status: the short way
@@ -68,7 +68,7 @@ WEIR_API weir_status weir_error_vset(weir_error *err, weir_status status, const 
  * Yields:  no.  Context: any thread.
  */
 #define weir_fail(err) weir_fail_at((err), WEIR_HERE)
-WEIR_API weir_status weir_fail_at(const weir_error *err, const char *site);
+WEIR_API weir_status weir_fail_at(const weir_error *err, const char *site) WEIR_COLD;
 
 WEIR_END_DECLS
 
