@@ -88,11 +88,17 @@ static const MYSQL_STMT *failed_statement(const MYSQL *my)
     return NULL;
 }
 
+/* Its error, which is no other's: nothing of what was withheld has reached the library. */
+static bool was_withheld(const struct my_conn *conn, unsigned code)
+{
+    return conn->withheld && code == CR_UNKNOWN_ERROR;
+}
+
 static weir_outcome outcome(const struct my_conn *conn, unsigned code)
 {
     if (my_is_server_error(code))
         return WEIR_OUTCOME_DONE;
-    if (conn->own_io && !conn->sent)
+    if (was_withheld(conn, code) || (conn->own_io && !conn->sent))
         return WEIR_OUTCOME_NOT_SENT;
     return conn->answered && !is_broken_line(code) && !conn->cut.status ? WEIR_OUTCOME_DONE
                                                                         : WEIR_OUTCOME_UNKNOWN;
@@ -118,11 +124,12 @@ static weir_status blame_code(struct my_conn *conn, weir_error *err)
 
     if (!code)
         return WEIR_OK;
-    fill_in(err, status_of(code), code, stmt ? stmt->sqlstate : my->net.sqlstate,
+    weir_status status = was_withheld(conn, code) ? conn->withheld : status_of(code);
+    fill_in(err, status, code, stmt ? stmt->sqlstate : my->net.sqlstate,
             stmt ? stmt->last_error : my->net.last_error);
     if (err)
         err->outcome = outcome(conn, code);
-    return status_of(code);
+    return status;
 }
 
 weir_status my_blame(struct my_conn *conn, weir_error *err)

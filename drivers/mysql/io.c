@@ -73,30 +73,37 @@ static void name_task(const weir_task *task, char *out, size_t size)
         say(out, size, "%s %llu (spawned at %s)", weir_task_name(task),
             (unsigned long long)weir_task_id(task), place(weir_task_site(task)));
     else
-        say(out, size, "code outside of a coroutine");
+        say(out, size, weir_hub_here() ? "code outside of a coroutine" : "a thread without a hub");
 }
 
-static bool refuse(struct my_conn *conn, const weir_task *self)
+static bool same_thread(const weir_task *user)
+{
+    return weir_task_hub(user) == weir_hub_here();
+}
+
+WEIR_COLD static bool refuse(struct my_conn *conn, const weir_task *self)
 {
     const weir_task *user = conn->base.user;
     char             intruder[120], holder[120];
 
     name_task(self, intruder, sizeof intruder);
     name_task(user, holder, sizeof holder);
-    say(conn->intrusion, sizeof conn->intrusion, "%s must not use connection %llu, %s %s%s%s",
-        intruder, (unsigned long long)weir_conn_id(&conn->base),
+    say(conn->intrusion, sizeof conn->intrusion, "%s%s must not use connection %llu, %s %s%s%s",
+        intruder, user && self && !same_thread(user) ? " of another thread" : "",
+        (unsigned long long)weir_conn_id(&conn->base),
         user ? "leased at" : "which nobody holds: last leased at",
         place(weir_conn_site(&conn->base)), user ? " by " : "", user ? holder : "");
     errno = EPERM;
     return false;
 }
 
-/* Code outside of any coroutine may borrow the holder's turn, where he is not in a call. */
+/* Code outside of any coroutine may borrow the holder's turn, where he is not in a call and it
+   runs on his thread: on another one, nothing keeps the two apart. */
 bool my_may_talk_at_all(struct my_conn *conn)
 {
-    const weir_task *self = hot_self();
+    const weir_task *self = hot_self(), *user = conn->base.user;
 
-    if (conn->base.user && (self ? self == conn->base.user : !conn->inside))
+    if (user && (self ? self == user : same_thread(user) && !conn->inside))
         return true;
     return refuse(conn, self);
 }
@@ -115,7 +122,7 @@ void my_cut(struct my_conn *conn, weir_status status, const char *fmt, ...)
     va_end(args);
 }
 
-static void cut_by_wait(struct my_conn *conn, weir_status status, const char *what)
+WEIR_COLD static void cut_by_wait(struct my_conn *conn, weir_status status, const char *what)
 {
     switch (status) {
     case WEIR_CANCELED:

@@ -77,6 +77,7 @@ struct my_conn {
     bool          new_option;  /* mysql_set_server_option() was called */
     bool          tracks;      /* the server reports changes of the session's state */
     bool          intruded;    /* an intruder's error stands in the handle */
+    weir_status   withheld;    /* why the last command was not even tried to be sent; OK: it was */
     unsigned      due;         /* replies asked for and not read */
     unsigned      base_status; /* server_status of a session as it is lent */
     const void   *base_charset;
@@ -122,7 +123,7 @@ bool        my_io_is_quiet(struct my_conn *conn); /* no byte has come that was n
 void        my_io_library_hook(void);          /* once for the process */
 
 /* May the caller talk on it? If not, the refusal is in conn->intrusion. */
-bool my_may_talk_at_all(struct my_conn *conn);
+bool my_may_talk_at_all(struct my_conn *conn) WEIR_COLD;
 
 /* Asked some ten times a query, and nearly always by its holder. */
 static inline bool my_may_talk(struct my_conn *conn)
@@ -136,9 +137,12 @@ static inline bool my_may_talk(struct my_conn *conn)
 bool    my_wait(struct my_conn *conn, int events);
 ssize_t my_recv(struct my_conn *conn, void *buffer, size_t size);
 ssize_t my_send(struct my_conn *conn, const void *data, size_t size);
-void    my_cut(struct my_conn *conn, weir_status status, const char *fmt, ...) WEIR_PRINTF(3, 4);
+void    my_cut(struct my_conn *conn, weir_status status, const char *fmt, ...) WEIR_PRINTF(3, 4)
+    WEIR_COLD;
 
 /* ---- tls.c ---------------------------------------------------------------------------- */
+
+weir_status my_tls_check_files(const struct my_config *config, weir_error *err); /* readable? */
 
 void my_tls_begins(struct my_conn *conn);        /* just before the handshake */
 bool my_tls_take_over(struct my_conn *conn);     /* put our BIO under its SSL */

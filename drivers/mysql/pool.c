@@ -8,12 +8,19 @@ weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool **out, we
 {
     struct my_config *config;
 
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "out is missing: where shall the pool go?");
     *out = NULL;
     if (!my_library_start(err))
         return WEIR_USAGE;
     weir_status status = my_config_new(opts, &config, err);
     if (status != WEIR_OK)
         return status;
+    status = my_tls_check_files(config, err);
+    if (status != WEIR_OK) {
+        my_config_free(config);
+        return status;
+    }
     return weir_pool_new(&my_driver, config, &opts->pool, out, err);
 }
 

@@ -9,6 +9,9 @@
  *
  *   - whose turn it is. A coroutine that does not hold the connection is refused here, before
  *     it can touch the socket or disturb the holder's call;
+ *   - whether its coroutine could still wait for an answer. A statement of one that was
+ *     cancelled or is late is withheld, so that nobody has to guess what became of it, and the
+ *     connection is as good as before;
  *   - whether the statement left, and whether it was answered: a failed call's outcome;
  *   - how many replies are still to come. The library itself does not know that a query was
  *     sent with mysql_send_query() and never read;
@@ -20,8 +23,11 @@
  * set says only that something has, and an error says nothing at all, though its statement may
  * have called a procedure that did much before it failed. The server keeps such changes and
  * reports them with the next OK that has something to report, which can be made to happen.
+ * And some changes no server reports: those are known by how their statement begins, which is
+ * all that is ever read of one (see goes_unreported() below).
  *
- * Not seen by any of this: GET_LOCK(), and user variables assigned inside of a SELECT.
+ * Not seen by any of this: GET_LOCK(), user variables assigned inside of a SELECT, and what
+ * goes unreported where it is done by a procedure or after a ';'.
  */
 #include "mysql_internal.h"
 
@@ -32,6 +38,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define TRACKING "session_track_state_change=1, session_track_transaction_info='CHARACTERISTICS'"
 
@@ -77,12 +84,17 @@ static void look_at_changes(struct my_conn *conn)
         conn->primed = size > 0;
 }
 
+static void keep_error(struct my_conn *conn)
+{
+    if (my_is_server_error(conn->my.net.last_errno))
+        conn->blind = conn->hinted = true;
+}
+
 static void collect(struct my_conn *conn)
 {
     MYSQL *my = &conn->my;
 
-    if (my_is_server_error(my->net.last_errno))
-        conn->blind = conn->hinted = true;
+    keep_error(conn);
     if (!conn->fresh)
         return;
     conn->fresh = false;
@@ -94,17 +106,28 @@ static void collect(struct my_conn *conn)
         look_at_changes(conn);
 }
 
-/* ---- our table ------------------------------------------------------------------------ */
+/* Not left to the next collect(): the library forgets errors where no command passes by, as
+   in mysql_stmt_close(), and an intruder's takes the place of the holder's. */
+static void note_failure(struct my_conn *conn)
+{
+    collect(conn);
+    keep_error(conn); /* it is newer than what was collected */
+}
+
+/* ---- whose turn it is ----------------------------------------------------------------- */
+
+static void set_error(MYSQL *my, unsigned code, const char *text)
+{
+    my->net.last_errno = code;
+    strcpy(my->net.sqlstate, "HY000");
+    snprintf(my->net.last_error, sizeof my->net.last_error, "%s", text);
+}
 
 static bool refused(struct my_conn *conn)
 {
-    MYSQL *my = &conn->my;
-
     if (my_may_talk(conn))
         return false;
-    my->net.last_errno = CR_COMMANDS_OUT_OF_SYNC;
-    strcpy(my->net.sqlstate, "HY000");
-    snprintf(my->net.last_error, sizeof my->net.last_error, "%s", conn->intrusion);
+    set_error(&conn->my, CR_COMMANDS_OUT_OF_SYNC, conn->intrusion);
     conn->intruded = true;
     return true;
 }
@@ -117,16 +140,128 @@ static void wipe_intrusion(struct my_conn *conn)
     conn->intruded = false;
 }
 
+/*
+ * Preparing a statement anew, and preparing and executing in one call: the library collects
+ * the commands and sends them together. One that fails in between leaves it collecting for
+ * ever, and the next call waiting for the answer to what was never sent.
+ */
+static bool is_collected(enum enum_server_command command, const MYSQL_STMT *stmt)
+{
+    if (command == COM_STMT_PREPARE)
+        return stmt->state > MYSQL_STMT_INITTED || stmt->stmt_id == (unsigned long)-1;
+    return (command == COM_STMT_EXECUTE || command == COM_STMT_BULK_EXECUTE) &&
+           stmt->stmt_id == (unsigned long)-1;
+}
+
+/* An intruder's commands fail without a trace, but for those that take a statement away from
+   the holder: COM_STMT_CLOSE, which may also be the first of several collected. */
+static bool refused_command(struct my_conn *conn, enum enum_server_command command,
+                            const MYSQL_STMT *stmt)
+{
+    if (!refused(conn))
+        return false;
+    if (command == COM_STMT_CLOSE || is_collected(command, stmt))
+        my_cut(conn, WEIR_LOST, "its statement was closed by somebody else: %s", conn->intrusion);
+    return true;
+}
+
+/* ---- what is withheld ----------------------------------------------------------------- */
+
+/* What belongs to a statement that was begun in time is not: an end is always let through, and
+   that no more rows come does not make it unsent. */
+static bool begins_something(enum enum_server_command command)
+{
+    return command != COM_QUIT && command != COM_STMT_CLOSE && command != COM_STMT_RESET &&
+           command != COM_STMT_FETCH;
+}
+
+static bool withheld(struct my_conn *conn, enum enum_server_command command,
+                     const MYSQL_STMT *stmt)
+{
+    /* By the clock and not the turn's: he may have computed for long. It is read, for 27 ns,
+       only where there is a deadline. */
+    weir_status status = weir_check();
+
+    if (!status || conn->cut.status || !begins_something(command))
+        return false;
+    const char *why = status == WEIR_CANCELED ? "cancelled before it was sent"
+                                              : "the deadline passed before it was sent";
+    if (is_collected(command, stmt)) {
+        my_cut(conn, status, "%s", why); /* nothing of the collection leaves either */
+        return false;
+    }
+    set_error(&conn->my, CR_UNKNOWN_ERROR, why);
+    conn->withheld = status;
+    return true;
+}
+
+/* ---- our table ------------------------------------------------------------------------ */
+
 static bool has_reply(enum enum_server_command command)
 {
     return command == COM_QUERY || command == COM_STMT_PREPARE || command == COM_STMT_EXECUTE ||
            command == COM_STMT_BULK_EXECUTE;
 }
 
-static void note_command(struct my_conn *conn, enum enum_server_command command)
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static bool next_word_is(const char *word, const char **at, const char *end)
+{
+    const char *p = *at;
+    size_t      size = strlen(word);
+
+    while (p < end && is_space(*p))
+        p++;
+    if ((size_t)(end - p) <= size || strncasecmp(p, word, size) != 0 ||
+        (!is_space(p[size]) && p[size] != '@'))
+        return false;
+    *at = p + size;
+    return true;
+}
+
+/*
+ * Tried on MariaDB 10.11: it does not report a temporary table made of a SELECT, a read lock on
+ * everything, BACKUP, HANDLER, nor such variables as insert_id and those of the tracking
+ * itself. A SET that is reported anyway costs no more by being noted twice; SET TRANSACTION is
+ * left out, since it does well with less than a full reset.
+ */
+static bool goes_unreported(const char *sql, size_t size)
+{
+    const char *end = sql + size;
+
+    while (sql < end && is_space(*sql))
+        sql++;
+    switch (sql < end ? *sql | 0x20 : 0) { /* by its letter first: this is asked for every one */
+    case 's':
+        return next_word_is("SET", &sql, end) && !next_word_is("TRANSACTION", &sql, end);
+    case 'f':
+        return next_word_is("FLUSH", &sql, end);
+    case 'b':
+        return next_word_is("BACKUP", &sql, end);
+    case 'h':
+        return next_word_is("HANDLER", &sql, end);
+    case 'c':
+        return next_word_is("CREATE", &sql, end) &&
+               (!next_word_is("OR", &sql, end) || next_word_is("REPLACE", &sql, end)) &&
+               next_word_is("TEMPORARY", &sql, end);
+    default:
+        return false;
+    }
+}
+
+static void note_command(struct my_conn *conn, enum enum_server_command command, const char *arg,
+                         size_t size)
 {
     conn->used = true;
     switch ((int)command) {
+    case COM_QUERY:
+    case COM_STMT_PREPARE:
+        if (goes_unreported(arg, size))
+            conn->changed = true;
+        break;
     case COM_CHANGE_USER:
         conn->new_user = true;
         break;
@@ -149,20 +284,28 @@ static int own_command(MYSQL *my, enum enum_server_command command, const char *
 {
     struct my_conn *conn = my_conn_of(my);
 
-    if (refused(conn))
+    if (refused_command(conn, command, opt))
         return 1;
     if (command == COM_QUIT && conn->cut.status)
         return 1; /* not a byte more */
     collect(conn);
-    if (!conn->ours)
-        note_command(conn, command);
+    if (!conn->ours) {
+        /* Also of one that is withheld: the library's own side of it, such as the statements
+           it has let go of, happens. */
+        note_command(conn, command, arg, size);
+        if (withheld(conn, command, opt))
+            return 1;
+    }
     my->options.reconnect = 0; /* a session must not be exchanged under its user */
     conn->sent = conn->answered = false;
+    conn->withheld = WEIR_OK;
 
     bool asked = conn->asked;
     int  rc = theirs.db_command(my, command, arg, size, no_reply_yet, opt);
-    if (rc)
+    if (rc) {
+        note_failure(conn);
         return rc;
+    }
     wipe_intrusion(conn);
     if (command == COM_STMT_CLOSE || command == COM_STMT_SEND_LONG_DATA)
         conn->asked = asked; /* no reply will come of this one */
@@ -183,8 +326,10 @@ static void begin_reply(struct my_conn *conn)
 
 static int end_reply(struct my_conn *conn, int rc)
 {
-    if (rc)
+    if (rc) {
+        note_failure(conn);
         return rc;
+    }
     wipe_intrusion(conn);
     conn->answered = true;
     conn->fresh = true;
@@ -221,6 +366,8 @@ static my_bool own_read_prepare_response(MYSQL_STMT *stmt)
     conn->due -= conn->due > 0;
     my_bool rc = theirs.db_read_prepare_response(stmt);
     conn->answered = !rc;
+    if (rc)
+        note_failure(conn);
     return rc;
 }
 
@@ -338,7 +485,9 @@ static void forget_lease(struct my_conn *conn)
     conn->used = conn->blind = conn->hinted = conn->changed = conn->locked = false;
     conn->primed = false;
     conn->new_user = conn->new_option = conn->intruded = false;
+    conn->withheld = WEIR_OK;
     conn->intrusion[0] = '\0';
+    clear_error(&conn->my); /* or the next holder's weir_lease_error() would tell of it */
 }
 
 /* Statements without results, in one go: none depends on what another one answers. */

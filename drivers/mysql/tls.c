@@ -2,7 +2,8 @@
  * tls.c - OpenSSL on our sockets.
  *
  * Knows:   the BIO below a connection's SSL, OpenSSL's queue of errors.
- * Ignores: certificates and keys, which are the library's.
+ * Ignores: certificates and keys, which are the library's; but for a look into their files
+ *          when a pool is made, since what the library says of them later names no file.
  *
  * The library lets OpenSSL read and write the socket itself, and waits when OpenSSL asks it to
  * "retry": for the wrong event when it is to write, and counting seconds as milliseconds. Our
@@ -46,6 +47,68 @@ static SSL *ssl_of(const struct my_conn *conn)
 void my_tls_forget_errors(void)
 {
     ERR_clear_error();
+}
+
+/* ---- the files, when a pool is made --------------------------------------------------- */
+
+/* In place of OpenSSL's, which asks at the terminal and blocks the thread. */
+static int no_passphrase(char *buffer, int size, int writing, void *asked)
+{
+    (void)writing;
+    if (size > 0)
+        *buffer = '\0';
+    *(bool *)asked = true;
+    return -1;
+}
+
+/* Says which file it is. Where a descriptor could not be had, nothing is known of the file. */
+static weir_status blame_file(const char *what, const char *path, weir_error *err)
+{
+    unsigned long code = ERR_peek_error(); /* the first: those after it only say who called */
+    const char   *reason = ERR_reason_error_string(code);
+    int           errnum;
+
+    ERR_clear_error();
+    if (my_out_of_descriptors(&errnum))
+        return WEIR_OK;
+    return weir_error_set(err, WEIR_USAGE, "%s: '%.120s' is of no use: %s", what, path,
+                          reason ? reason : "OpenSSL does not say why");
+}
+
+static weir_status look_into_files(SSL_CTX *ctx, const struct my_config *config, weir_error *err)
+{
+    const weir_mysql_opts *opts = &config->opts;
+    bool                   locked = false;
+
+    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(ctx, &locked);
+    if (config->tls == WEIR_TLS_VERIFY && SSL_CTX_load_verify_file(ctx, opts->tls_ca) != 1)
+        return blame_file("tls_ca", opts->tls_ca, err);
+    if (!opts->tls_cert)
+        return WEIR_OK;
+    if (SSL_CTX_use_certificate_chain_file(ctx, opts->tls_cert) != 1)
+        return blame_file("tls_cert", opts->tls_cert, err);
+    if (SSL_CTX_use_PrivateKey_file(ctx, opts->tls_key, SSL_FILETYPE_PEM) == 1)
+        return WEIR_OK; /* it also is the certificate's */
+    if (!locked)
+        return blame_file("tls_key", opts->tls_key, err);
+    ERR_clear_error();
+    return weir_error_set(err, WEIR_USAGE,
+                          "tls_key: '%.120s' wants a passphrase; give a key without one",
+                          opts->tls_key);
+}
+
+weir_status my_tls_check_files(const struct my_config *config, weir_error *err)
+{
+    if (config->tls == WEIR_TLS_OFF)
+        return WEIR_OK;
+    ERR_clear_error();
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    if (!ctx)
+        return weir_error_set(err, WEIR_NOMEM, "no memory to look into the TLS files");
+    weir_status status = look_into_files(ctx, config, err);
+    SSL_CTX_free(ctx);
+    return status;
 }
 
 /* ---- the BIO -------------------------------------------------------------------------- */

@@ -57,12 +57,12 @@ static weir_status lend_by_accident(void *arg)
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
-    NOTE_LINE(lease_line); weir_status st = weir_acquire(pool, weir_in_ms(5000), &lease, &err);
+    NOTE_LINE(lease_line); weir_status st = weir_acquire(pool, lab_patience(5000), &lease, &err);
     lab_need_ok(st, &err);
     other.my = weir_mysql(lease);
     lab_equal(sql_number(other.my, "SELECT 1"), 1);
     NOTE_LINE(spawn_line); weir_spawn(group, intrude, &other);
-    lab_equal(weir_group_wait(group, weir_in_ms(2000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
 
     lab_tell("%d %s", other.code, other.words);
     lab_check(other.code != 0);
@@ -100,13 +100,13 @@ static weir_status two_at_once(void *arg)
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
     other.my = weir_mysql(lease);
     weir_spawn(group, intrude, &other);
     double start = lab_now_ms();
     long   answer = sql_number(weir_mysql(lease), "SELECT 52 + SLEEP(0.3)");
     double took = lab_now_ms() - start;
-    lab_equal(weir_group_wait(group, weir_in_ms(2000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
 
     lab_tell("intruder: %d %s; holder: %ld after %.0f ms", other.code, other.words, answer, took);
     lab_check(other.code != 0);
@@ -149,7 +149,7 @@ static weir_status close_in_query(void *arg)
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
     other.my = weir_mysql(lease);
     weir_spawn(group, close_anothers, &other);
     double start = lab_now_ms();
@@ -157,7 +157,7 @@ static weir_status close_in_query(void *arg)
     lab_took(lab_now_ms() - start, 90, 200);
     lab_equal(weir_lease_error(lease, &err), WEIR_LOST);
     lab_tell("%s", err.message);
-    lab_equal(weir_group_wait(group, weir_in_ms(2000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
     lab_took(other.took_ms, 0, 50);
     lab_equal(weir_release(lease), WEIR_OK);
     lab_equal(pool_do(pool, "SELECT 1"), 0);
@@ -168,6 +168,117 @@ static weir_status close_in_query(void *arg)
 static void a_handle_closed_by_another_coroutine_ends_the_holders_query(void **state)
 {
     lab_run(close_in_query, *state);
+}
+
+/* ---- another thread ------------------------------------------------------------------ */
+
+static void use_on_a_thread(void *arg)
+{
+    (void)intrude(arg);
+}
+
+static void use_in_another_hub(void *arg)
+{
+    lab_equal(weir_run(intrude, arg), WEIR_OK);
+}
+
+static weir_status use_elsewhere(void *arg)
+{
+    weir_mysql_opts opts = lab_opts(arg);
+    struct intruder other = { .code = -1 };
+    weir_error      err;
+    weir_lease     *lease = NULL;
+    weir_autoptr(weir_pool) pool = NULL;
+
+    if (lab_pool_new(&opts, &pool))
+        return WEIR_FAILED;
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
+    other.my = weir_mysql(lease);
+    lab_equal(weir_offload(use_on_a_thread, &other, WEIR_FOREVER), WEIR_OK);
+    lab_check(other.code != 0);
+    lab_says(other.words, "a thread without a hub must not use connection 1");
+    lab_equal(weir_offload(use_in_another_hub, &other, WEIR_FOREVER), WEIR_OK);
+    lab_check(other.code != 0);
+    lab_says(other.words, "of another thread must not use connection 1");
+    lab_equal(sql_number(weir_mysql(lease), "SELECT 63"), 63);
+    lab_equal(weir_release(lease), WEIR_OK);
+    lab_equal(lab_stats(pool).opened, 1);
+    lab_pool_end(&pool);
+    return WEIR_OK;
+}
+
+static void a_handle_used_on_another_thread_is_refused_there(void **state)
+{
+    lab_run(use_elsewhere, *state);
+}
+
+/* ---- another's statements ------------------------------------------------------------ */
+
+/*
+ * Statements of the holder. The library sends some commands together, and one that is refused
+ * among them leaves it waiting for the others: the holder must not wait with it.
+ */
+struct thief {
+    MYSQL      *my;
+    MYSQL_STMT *stmt;
+    bool        directly;
+    int         rc;
+};
+
+static weir_status take_statement(void *arg)
+{
+    struct thief *me = arg;
+
+    if (me->directly) {
+        MYSQL_STMT *own = mysql_stmt_init(me->my);
+        me->rc = mariadb_stmt_execute_direct(own, "SELECT 666", (size_t)-1);
+    } else {
+        me->rc = mysql_stmt_prepare(me->stmt, "SELECT 666", (unsigned long)-1);
+    }
+    return WEIR_OK;
+}
+
+static weir_status lose_statement(weir_pool *pool, bool directly)
+{
+    struct thief thief = { .directly = directly };
+    weir_error   err;
+    weir_autoptr(weir_lease) lease = NULL;
+    weir_autoptr(weir_group) group = NULL;
+
+    lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
+    thief.my = weir_mysql(lease);
+    thief.stmt = mysql_stmt_init(thief.my);
+    lab_equal(mysql_stmt_prepare(thief.stmt, "SELECT 61", (unsigned long)-1), 0);
+    weir_spawn(group, take_statement, &thief);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
+    lab_check(thief.rc != 0);
+
+    double start = lab_now_ms();
+    lab_equal(sql_number(thief.my, "SELECT 62"), -1);
+    lab_took(lab_now_ms() - start, 0, 20);
+    lab_equal(weir_lease_error(lease, &err), WEIR_LOST);
+    lab_says(err.message, "by somebody else");
+    lab_equal(err.outcome, WEIR_OUTCOME_NOT_SENT);
+    return WEIR_OK;
+}
+
+static weir_status lose_statements(void *arg)
+{
+    weir_mysql_opts opts = lab_opts(arg);
+    weir_autoptr(weir_pool) pool = NULL;
+
+    opts.pool.query_timeout_ms = 3000;
+    if (lab_pool_new(&opts, &pool) || lose_statement(pool, false) || lose_statement(pool, true))
+        return WEIR_FAILED;
+    lab_equal(pool_do(pool, "SELECT 1"), 0);
+    lab_pool_end(&pool);
+    return WEIR_OK;
+}
+
+static void a_statement_taken_by_another_coroutine_does_not_leave_the_holder_waiting(void **state)
+{
+    lab_run(lose_statements, *state);
 }
 
 /* ---- after the release --------------------------------------------------------------- */
@@ -182,7 +293,7 @@ static weir_status use_after_release(void *arg)
     opts.pool.max_size = 1;
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
     MYSQL *my = weir_mysql(lease);
     lab_equal(sql_number(my, "SELECT 1"), 1);
     lab_equal(weir_release(lease), WEIR_OK);
@@ -192,7 +303,7 @@ static weir_status use_after_release(void *arg)
     lab_took(lab_now_ms() - start, 0, 5);
     lab_tell("%s", mysql_error(my));
 
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
     lab_equal(sql_number(weir_mysql(lease), "SELECT 53"), 53);
     lab_equal(weir_release(lease), WEIR_OK);
     lab_pool_end(&pool);
@@ -216,10 +327,10 @@ static weir_status release_wrongly(void *arg)
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
     other.lease = lease;
     weir_spawn(group, release_anothers, &other);
-    lab_equal(weir_group_wait(group, weir_in_ms(2000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
     lab_equal(other.released, WEIR_USAGE);
     lab_equal(other.given, WEIR_USAGE);
     lab_equal(sql_number(weir_mysql(lease), "SELECT 54"), 54); /* nothing has changed */
@@ -268,13 +379,13 @@ static weir_status give_away(void *arg)
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), &heir.lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &heir.lease, &err), &err);
     MYSQL     *my = weir_mysql(heir.lease);
     weir_task *task = weir_spawn(group, inherit, &heir);
     lab_need(task);
     lab_equal(weir_lease_give(heir.lease, task), WEIR_OK);
     heir.may_start = true;
-    lab_equal(weir_group_wait(group, weir_in_ms(2000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
     lab_equal(heir.answer, 55);
     lab_equal(heir.released, WEIR_OK);
     lab_check(sql_do(my, "SELECT 666") != 0); /* it is ours no more */
@@ -299,15 +410,15 @@ static weir_status nest(void *arg)
     opts.pool.max_size = 1;
     if (lab_pool_new(&opts, &pool))
         return WEIR_FAILED;
-    lab_need_ok(weir_local_lease(pool, weir_in_ms(5000), &outer, &err), &err);
-    lab_need_ok(weir_local_lease(pool, weir_in_ms(5000), &inner, &err), &err);
+    lab_need_ok(weir_local_lease(pool, lab_patience(5000), &outer, &err), &err);
+    lab_need_ok(weir_local_lease(pool, lab_patience(5000), &inner, &err), &err);
     lab_check(weir_mysql(outer) == weir_mysql(inner));
     lab_equal(weir_release(inner), WEIR_OK);
     lab_equal(sql_number(weir_mysql(outer), "SELECT 56"), 56);
 
     /* The only connection is ours: waiting for another would never end. */
     double start = lab_now_ms();
-    lab_equal(weir_acquire(pool, weir_in_ms(5000), &third, &err), WEIR_DEADLOCK);
+    lab_equal(weir_acquire(pool, lab_patience(5000), &third, &err), WEIR_DEADLOCK);
     lab_took(lab_now_ms() - start, 0, 50);
     lab_says(err.message, "test_mysql_misuse.c");
     lab_equal(weir_release(outer), WEIR_OK);
@@ -326,6 +437,8 @@ int main(int argc, char **argv)
         LAB_EVERY_WAY(a_handle_used_by_another_coroutine_names_both_places),
         LAB_EVERY_WAY(a_second_coroutine_fails_while_the_first_is_in_its_query),
         LAB_EVERY_WAY(a_handle_closed_by_another_coroutine_ends_the_holders_query),
+        LAB_EVERY_WAY(a_handle_used_on_another_thread_is_refused_there),
+        LAB_EVERY_WAY(a_statement_taken_by_another_coroutine_does_not_leave_the_holder_waiting),
         LAB_EVERY_WAY(a_handle_used_after_the_release_fails_at_once),
         LAB_EVERY_WAY(a_lease_is_released_by_its_holder_and_once),
         LAB_EVERY_WAY(a_lease_can_be_given_to_another_coroutine),

@@ -3,8 +3,15 @@
  * one, over each way to the server.
  */
 #include <lab.h>
+#include <weir/hub.h>
 
-enum { CROWD = 100, CALLS = 30, FEW = 4, MANY = 200 };
+enum {
+    CROWD = 100,
+    CALLS = 30,
+    FEW = 4,
+    MANY = 200,
+    VOLLEY = 150 /* statements that the kernel takes without anybody reading */
+};
 
 /* ---- 100 at once -------------------------------------------------------------------- */
 
@@ -283,6 +290,90 @@ static void two_hundred_share_four_connections(void **state)
     lab_run(share, *state);
 }
 
+/* ---- giving way ---------------------------------------------------------------------- */
+
+/* One sends many small statements, each of which the kernel takes at once; the other only
+   counts its turns. */
+struct duet {
+    weir_pool *pool;
+    unsigned   turns; /* of the other */
+    unsigned   longest; /* statements sent between two of them, at most */
+    bool       over;
+};
+
+static weir_status count_turns(void *arg)
+{
+    struct duet *d = arg;
+
+    while (!d->over) {
+        d->turns++;
+        if (weir_yield() != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+static void send_volley(struct duet *d, MYSQL *my)
+{
+    unsigned turns = d->turns, run = 0;
+
+    for (unsigned i = 0; i < VOLLEY; i++) {
+        lab_equal(mysql_send_query(my, "SELECT 7", 8), 0);
+        run = d->turns == turns ? run + 1 : 1;
+        turns = d->turns;
+        d->longest = run > d->longest ? run : d->longest;
+    }
+}
+
+static weir_status fire(void *arg)
+{
+    struct duet *d = arg;
+    weir_error   err;
+    weir_autoptr(weir_lease) lease = NULL;
+
+    lab_need_ok(weir_acquire(d->pool, WEIR_SCOPE, &lease, &err), &err);
+    MYSQL *my = weir_mysql(lease);
+    (void)weir_yield(); /* so that the other is under way */
+    send_volley(d, my);
+    for (unsigned i = 0; i < VOLLEY; i++) {
+        lab_equal(mysql_read_query_result(my), 0);
+        MYSQL_RES *res = mysql_store_result(my);
+        MYSQL_ROW  row = res ? mysql_fetch_row(res) : NULL;
+        lab_check(row && row[0][0] == '7');
+        mysql_free_result(res);
+    }
+    d->over = true;
+    return WEIR_OK;
+}
+
+static weir_status share_the_thread(void *arg)
+{
+    weir_mysql_opts opts = lab_opts(arg);
+    struct duet     d = { 0 };
+    weir_error      err;
+    weir_autoptr(weir_pool) pool = NULL;
+    weir_autoptr(weir_group) group = NULL;
+
+    if (lab_pool_new(&opts, &pool) || lab_warm(pool, 1))
+        return WEIR_FAILED;
+    d.pool = pool;
+    lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+    weir_spawn(group, fire, &d);
+    weir_spawn(group, count_turns, &d);
+    lab_equal(weir_group_wait(group, weir_in_ms(5000)), WEIR_OK);
+    lab_tell("%u statements in one go", d.longest);
+    lab_between(d.longest, 1, WEIR_UNITS / WEIR_IO_UNITS);
+    lab_equal(lab_stats(pool).opened, 1);
+    lab_check(lab_settle(pool, 1, 1000)); /* every reply was read */
+    lab_pool_end(&pool);
+    return WEIR_OK;
+}
+
+static void one_who_never_has_to_wait_gives_way_all_the_same(void **state)
+{
+    lab_run(share_the_thread, *state);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +382,7 @@ int main(int argc, char **argv)
         LAB_EVERY_WAY(a_member_that_fails_is_told_apart_from_the_rest),
         LAB_EVERY_WAY(a_group_deadline_ends_queries_and_queues_alike),
         LAB_EVERY_WAY(two_hundred_share_four_connections),
+        LAB_EVERY_WAY(one_who_never_has_to_wait_gives_way_all_the_same),
     };
     return lab_main(argc, argv, tests);
 }

@@ -33,6 +33,10 @@ static const struct trace traces[] = {
     { "a temporary table", "CREATE TEMPORARY TABLE lab_left (a INT)",
       "SELECT 0", "0", false },
     { "a prepared name", "PREPARE lab_left FROM 'SELECT 1'", "SELECT 1", "1", false },
+    { "a temporary table made of a SELECT", "CREATE OR REPLACE TEMPORARY TABLE lab_left SELECT 1 a",
+      "SELECT 0", "0", false },
+    { "a lock on everything", "flush tables with read lock", "SELECT 0", "0", false },
+    { "an insert_id", "SET @@insert_id = 77", "SELECT @@insert_id", "0", false },
     { "a named lock", "DO GET_LOCK('lab_left', 0)", "SELECT IS_FREE_LOCK('lab_left')", "1", true },
 };
 
@@ -44,11 +48,11 @@ struct reset_case {
 static weir_status lease_one(weir_pool *pool, weir_lease **lease)
 {
     weir_error err;
-    lab_need_ok(weir_acquire(pool, weir_in_ms(5000), lease, &err), &err);
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), lease, &err), &err);
     return WEIR_OK;
 }
 
-/* Temporary tables and prepared names are seen by trying to use them. */
+/* Temporary tables, locks and prepared names are seen by trying to use them. */
 static void look_for(MYSQL *my, const struct trace *trace)
 {
     char text[100];
@@ -59,6 +63,10 @@ static void look_for(MYSQL *my, const struct trace *trace)
                    trace->answer);
     if (strstr(trace->deed, "TEMPORARY"))
         lab_equal(sql_do(my, "SELECT * FROM lab_left"), 1146);
+    if (strstr(trace->deed, "read lock")) {
+        lab_equal(sql_do(my, "CREATE OR REPLACE TABLE lab_free (a INT)"), 0);
+        lab_equal(sql_do(my, "DROP TABLE lab_free"), 0);
+    }
     if (strstr(trace->deed, "PREPARE"))
         lab_equal(sql_do(my, "EXECUTE lab_left"), 1243);
 }
@@ -192,6 +200,90 @@ static void an_open_transaction_is_rolled_back(void **state)
         /* With RESET_NONE autocommit stays off, as its comment says; the rows are gone. */
         struct reset_case c = { .way = *state, .reset = all[i] };
         lab_run(drop_in_transaction, &c);
+    }
+}
+
+/*
+ * An error tells nothing of the session, and what was done before it came stands. The library
+ * forgets the error when a statement is closed; another's takes its place when somebody else
+ * uses the handle. The transaction must be ended all the same.
+ */
+enum forgetting { BY_CLOSING, BY_AN_INTRUDER };
+
+struct failing_case {
+    const struct lab_way *way;
+    weir_reset            reset;
+    enum forgetting       how;
+    MYSQL                *my;
+};
+
+static weir_status ask_in_passing(void *arg)
+{
+    struct failing_case *c = arg;
+    lab_check(sql_do(c->my, "SELECT 666") != 0);
+    return WEIR_OK;
+}
+
+static weir_status fail_and_forget(struct failing_case *c)
+{
+    weir_error err;
+    weir_autoptr(weir_group) group = NULL;
+
+    if (c->how == BY_AN_INTRUDER) {
+        lab_equal(sql_do(c->my, "CALL lab_fails()"), 1644);
+        lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+        weir_spawn(group, ask_in_passing, c);
+        lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
+        return WEIR_OK;
+    }
+    MYSQL_STMT *stmt = mysql_stmt_init(c->my);
+    lab_equal(mysql_stmt_prepare(stmt, "CALL lab_fails()", (unsigned long)-1), 0);
+    lab_check(mysql_stmt_execute(stmt) != 0);
+    lab_equal(mysql_stmt_errno(stmt), 1644);
+    lab_equal(mysql_stmt_close(stmt), 0);
+    return WEIR_OK;
+}
+
+static weir_status drop_after_failure(void *arg)
+{
+    struct failing_case *c = arg;
+    weir_mysql_opts      opts = lab_opts(c->way);
+    weir_lease          *lease = NULL;
+    weir_autoptr(weir_pool) pool = NULL;
+
+    opts.pool.max_size = 1;
+    opts.pool.reset = c->reset;
+    if (lab_pool_new(&opts, &pool))
+        return WEIR_FAILED;
+    lab_equal(pool_do(pool, "CREATE OR REPLACE TABLE lab_open (id INT PRIMARY KEY)"), 0);
+    lab_equal(pool_do(pool, "CREATE OR REPLACE PROCEDURE lab_fails() BEGIN START TRANSACTION; "
+                            "INSERT INTO lab_open VALUES (4); SIGNAL SQLSTATE '45000'; END"), 0);
+    if (lease_one(pool, &lease))
+        return WEIR_FAILED;
+    c->my = weir_mysql(lease);
+    if (fail_and_forget(c))
+        return WEIR_FAILED;
+    lab_equal(weir_release(lease), WEIR_OK);
+
+    if (lease_one(pool, &lease))
+        return WEIR_FAILED;
+    lab_equal(sql_number(weir_mysql(lease), "SELECT @@in_transaction"), 0);
+    lab_equal(sql_number(weir_mysql(lease), "SELECT COUNT(*) FROM lab_open"), 0);
+    lab_equal(weir_release(lease), WEIR_OK);
+    lab_equal(lab_stats(pool).opened, 1);
+    lab_equal(pool_do(pool, "DROP PROCEDURE lab_fails"), 0);
+    lab_equal(pool_do(pool, "DROP TABLE lab_open"), 0);
+    lab_pool_end(&pool);
+    return WEIR_OK;
+}
+
+static void a_transaction_left_by_a_failure_that_was_forgotten_is_rolled_back(void **state)
+{
+    const weir_reset all[] = { WEIR_RESET_DIRTY, WEIR_RESET_FULL, WEIR_RESET_NONE };
+
+    for (unsigned i = 0; i < 6; i++) {
+        struct failing_case c = { .way = *state, .reset = all[i / 2], .how = i % 2 };
+        lab_run(drop_after_failure, &c);
     }
 }
 
@@ -352,7 +444,7 @@ static weir_status forget(void *arg)
     weir_error        err;
     weir_lease       *lease = NULL;
 
-    lab_need_ok(weir_acquire(me->pool, weir_in_ms(5000), &lease, &err), &err);
+    lab_need_ok(weir_acquire(me->pool, lab_patience(5000), &lease, &err), &err);
     lab_equal(sql_do(weir_mysql(lease), "%s", me->last_words), 0);
     return WEIR_OK; /* and no release */
 }
@@ -374,7 +466,7 @@ static weir_status forget_thrice(void *arg)
     lab_need_ok(weir_group_new(NULL, &group, &err), &err);
     for (int i = 0; i < FORGETS; i++)
         weir_spawn(group, forget, me);
-    lab_equal(weir_group_wait(group, weir_in_ms(5000)), WEIR_OK);
+    lab_equal(weir_group_wait(group, lab_patience(5000)), WEIR_OK);
     lab_check(lab_settle(pool, recycled ? 1 : 0, 2000));
 
     weir_pool_stats s = lab_stats(pool);
@@ -510,6 +602,7 @@ int main(int argc, char **argv)
         LAB_EVERY_WAY(a_full_reset_puts_all_right),
         LAB_EVERY_WAY(charset_and_database_set_by_call_are_put_back_on_both_sides),
         LAB_EVERY_WAY(an_open_transaction_is_rolled_back),
+        LAB_UNIX(a_transaction_left_by_a_failure_that_was_forgotten_is_rolled_back),
         LAB_EVERY_WAY(a_reply_left_unread_closes_the_connection),
         LAB_EVERY_WAY(statements_left_open_are_closed),
         LAB_EVERY_WAY(mysql_close_by_the_user_ends_that_connection_only),

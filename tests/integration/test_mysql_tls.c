@@ -209,6 +209,72 @@ static void an_authority_file_that_is_not_there_is_named(void **state)
     assert_non_null(strstr(a.err.message, "/nonexistent/authority.pem"));
 }
 
+/* ---- files that are no use ---------------------------------------------------------- */
+
+static void write_garbage(const char *path)
+{
+    FILE *f = fopen(path, "we");
+
+    assert_non_null(f);
+    fputs("-----BEGIN CERTIFICATE-----\nthis is none\n-----END CERTIFICATE-----\n", f);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* One that only a passphrase opens makes OpenSSL ask for it at the terminal. */
+static void write_key(const char *path, bool locked)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    FILE     *f = fopen(path, "we");
+
+    assert_true(key && f);
+    assert_int_equal(PEM_write_PrivateKey(f, key, locked ? EVP_aes_128_cbc() : NULL,
+                                          (const unsigned char *)"secret", 6, NULL, NULL), 1);
+    assert_int_equal(fclose(f), 0);
+    EVP_PKEY_free(key);
+}
+
+static void expect_named(struct attempt *a, const char *option, const char *path)
+{
+    lab_run(try_it, a);
+    lab_tell("%s", a->err.message);
+    assert_int_equal(a->created, WEIR_USAGE);
+    assert_non_null(strstr(a->err.message, option));
+    assert_non_null(strstr(a->err.message, path));
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+static void a_file_that_is_no_use_is_named_when_the_pool_is_made(void **state)
+{
+    struct attempt a;
+    char           bad[300], good[300];
+
+    snprintf(bad, sizeof bad, "%s/bad.%d.pem", private_server()->dir, getpid());
+    snprintf(good, sizeof good, "%s/good.%d.pem", private_server()->dir, getpid());
+    write_garbage(bad);
+    a = (struct attempt){ .opts = lab_opts(*state) };
+    a.opts.tls_ca = bad;
+    expect_named(&a, "tls_ca", bad);
+    a = (struct attempt){ .opts = lab_opts(*state) };
+    a.opts.tls_ca = "/dev/null";
+    expect_named(&a, "tls_ca", "/dev/null");
+
+    assert_true(write_stranger(good));
+    a = (struct attempt){ .opts = lab_opts(*state) };
+    a.opts.tls_cert = bad;
+    a.opts.tls_key = bad;
+    expect_named(&a, "tls_cert", bad);
+    a.opts.tls_cert = good;
+    expect_named(&a, "tls_key", bad);
+    write_key(bad, true);
+    expect_named(&a, "tls_key", bad);
+    assert_non_null(strstr(a.err.message, "passphrase"));
+    write_key(bad, false);
+    expect_named(&a, "tls_key", bad);
+    assert_non_null(strstr(a.err.message, "mismatch"));
+    unlink(bad);
+    unlink(good);
+}
+
 /* ---- slow links --------------------------------------------------------------------- */
 
 struct slow {
@@ -388,6 +454,7 @@ int main(int argc, char **argv)
         LAB_TLS(plain_text_is_the_default_for_loopback_and_unix_socket),
         LAB_TLS(another_host_without_an_authority_is_refused_at_creation),
         LAB_TLS(an_authority_file_that_is_not_there_is_named),
+        LAB_TLS(a_file_that_is_no_use_is_named_when_the_pool_is_made),
         LAB_PLAIN_AND_TLS(a_link_of_100_ms_slows_but_does_not_stop),
         LAB_PLAIN_AND_TLS(a_stall_after_the_greeting_ends_at_the_connect_deadline),
         LAB_TLS(a_stall_after_the_second_chunk_ends_at_the_connect_deadline),

@@ -58,6 +58,8 @@ static const char help_text[] =
     "  --html FILE           a page with plots\n"
     "  --progress HOW        auto, redraw (one line, for terminals), plain, none\n"
     "  --verbose             weir's own warnings too\n"
+    "  --check-options       say what is wrong with the other options, if anything is (exit 2),\n"
+    "                        and do nothing else\n"
     "  --help\n"
     "\n"
     "Kinds of misbehaviour: forget, cancel_wait, cancel_connect, cancel_query, timeout_wait,\n"
@@ -140,7 +142,7 @@ static void read_mix(struct options *o, char *text)
 enum {
     MYSQL_URI = 256, MONGO_URI, DB, TLS, CAP, IDLE_TIMEOUT, COROUTINES, DURATION, NOFILE, SEED,
     MIX, NAIVE, UNBOUNDED, JSON, HTML, HELP, CONCURRENCY, NO_ACCIDENTS, SQUEEZE, PROGRESS,
-    PASSWORD_FILE, INSIST, VERBOSE
+    PASSWORD_FILE, INSIST, VERBOSE, CHECK_OPTIONS
 };
 
 static const struct option names[] = {
@@ -167,6 +169,7 @@ static const struct option names[] = {
     { "password-file", 1, NULL, PASSWORD_FILE },
     { "insist", 0, NULL, INSIST },
     { "verbose", 0, NULL, VERBOSE },
+    { "check-options", 0, NULL, CHECK_OPTIONS },
     { NULL, 0, NULL, 0 },
 };
 
@@ -179,6 +182,8 @@ static enum progress_style progress_style(const char *text)
             return (enum progress_style)i;
     die("--progress is auto, redraw, plain or none, not '%s'", text);
 }
+
+static bool only_check; /* no option of the run's: it ends here */
 
 static void no_mongo(void)
 {
@@ -271,6 +276,9 @@ static void take(struct options *o, int which, char *arg)
     case VERBOSE:
         o->verbose = true;
         break;
+    case CHECK_OPTIONS:
+        only_check = true;
+        break;
     default:
         exit(2); /* getopt has said why */
     }
@@ -329,4 +337,6 @@ void options_read(struct options *out, int argc, char **argv)
     for (unsigned kind = 1; kind < KINDS; kind++)
         out->share[WELL_BEHAVED] -= out->share[kind];
     check_together(out);
+    if (only_check)
+        exit(0);
 }

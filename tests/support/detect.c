@@ -19,6 +19,8 @@
 #define _GNU_SOURCE
 #include "detect.h"
 
+#include "under_valgrind.h"
+
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -130,12 +132,6 @@ void detect_stop(struct detect_findings *out)
     *out = detector.found;
 }
 
-static bool under_valgrind(void)
-{
-    const char *preload = getenv("LD_PRELOAD"); /* how its tool gets into a process */
-    return preload && strstr(preload, "vgpreload");
-}
-
 double detect_gap_limit_ms(void)
 {
     if (under_valgrind())
@@ -227,8 +223,13 @@ unsigned sleep(unsigned seconds)
     return real(seconds);
 }
 
+/* weir::mongo's, which a program that defines usleep() must call; where it is linked. */
+extern int weir_mongo_usleep(unsigned us) __attribute__((weak));
+
 int usleep(useconds_t us)
 {
+    if (weir_mongo_usleep)
+        return weir_mongo_usleep(us);
     REAL(usleep);
     blocks("usleep", (long)us);
     return real(us);

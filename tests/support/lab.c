@@ -39,6 +39,9 @@ weir_mysql_opts lab_opts(const struct lab_way *way)
         opts.tls = WEIR_TLS_VERIFY;
         opts.tls_ca = s->ca;
     }
+    /* Valgrind translates all of OpenSSL at the first handshake: ten seconds on a busy machine. */
+    if (detect_slowness() > 1)
+        opts.pool.connect_timeout_ms = (int64_t)(10000 * detect_slowness());
     return opts;
 }
 

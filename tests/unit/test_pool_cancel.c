@@ -11,12 +11,13 @@
 #include "pool_scene.h"
 
 #include "pool.h"
+#include "under_valgrind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CAST = 8, TIMES = 512 };
+enum { CAST = 8, TIMES = 512, SPARSE = 3 };
 
 /* ---- scenarios --------------------------------------------------------------------------- */
 
@@ -308,6 +309,20 @@ static void play_once(void)
 
 /* ---- all plays --------------------------------------------------------------------------- */
 
+/* Under valgrind one play in so many: there it is memory that is looked at, which neighbouring
+   plays use alike. The first differs from series to series, so that no point is always left out. */
+static unsigned stride(void)
+{
+    return under_valgrind() ? SPARSE : 1;
+}
+
+static unsigned first_of_series(void)
+{
+    static unsigned series;
+
+    return series++ % stride();
+}
+
 static unsigned rehearse(const struct scenario *scenario)
 {
     memset(&play, 0, sizeof play);
@@ -322,7 +337,7 @@ static unsigned interrupt_everywhere(const struct scenario *scenario, enum blow 
 {
     unsigned plays = 0;
 
-    for (unsigned at = 1;; at++) {
+    for (unsigned at = 1 + first_of_series();; at += stride()) {
         memset(&play, 0, sizeof play);
         play.scenario = scenario;
         play.blow = blow;
@@ -347,7 +362,7 @@ static void cancelling_anybody_at_any_point_loses_nothing(void **state)
             for (enum moment moment = AT_ONCE; moment < MOMENTS; moment++)
                 plays += interrupt_everywhere(&scenarios[i], CANCEL, moment, victim);
     }
-    assert_true(plays > 2000);
+    assert_true(plays > 2000 / stride());
     print_message("%u plays\n", plays);
 }
 
@@ -363,7 +378,7 @@ static void a_deadline_at_any_instant_loses_nothing(void **state)
         rehearse(&scenarios[i]);
         count = play.time_count;
         memcpy(times, play.times, sizeof times);
-        for (unsigned k = 0; k < count; k++)
+        for (unsigned k = first_of_series(); k < count; k += stride())
             for (unsigned victim = 0; victim < scenarios[i].callers; victim++)
                 for (int shift = -1; shift <= 1; shift++, plays++) {
                     memset(&play, 0, sizeof play);
@@ -373,7 +388,7 @@ static void a_deadline_at_any_instant_loses_nothing(void **state)
                     play_once();
                 }
     }
-    assert_true(plays > 500);
+    assert_true(plays > 500 / stride());
     print_message("%u plays\n", plays);
 }
 
@@ -386,7 +401,7 @@ static void idle_connections_may_be_lost_or_evicted_at_any_point(void **state)
         for (enum blow blow = STIR; blow <= EVICT; blow++)
             for (enum moment moment = AT_ONCE; moment < MOMENTS; moment++)
                 plays += interrupt_everywhere(&scenarios[i], blow, moment, 0);
-    assert_true(plays > 500);
+    assert_true(plays > 500 / stride());
     print_message("%u plays\n", plays);
 }
 
@@ -397,7 +412,7 @@ static void the_pool_may_be_closed_at_any_point(void **state)
     (void)state;
     for (unsigned i = 0; i < SCENARIOS; i++)
         plays += interrupt_everywhere(&scenarios[i], CLOSE, WHEN_PARKED, 0);
-    assert_true(plays > 200);
+    assert_true(plays > 200 / stride());
     print_message("%u plays\n", plays);
 }
 
@@ -408,7 +423,7 @@ static void the_pool_may_be_freed_at_any_point(void **state)
     (void)state;
     for (unsigned i = 0; i < SCENARIOS; i++)
         plays += interrupt_everywhere(&scenarios[i], FREE, WHEN_PARKED, 0);
-    assert_true(plays > 200);
+    assert_true(plays > 200 / stride());
     print_message("%u plays\n", plays);
 }
 
@@ -473,7 +488,7 @@ static void every_gate_in_every_state_leaves_a_pool_that_works(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < GATES * GATES * GATES * GATES * GATES; i++) {
+    for (unsigned i = 0; i < GATES * GATES * GATES * GATES * GATES; i += stride()) {
         char name[100];
         gates.open = i % 4;
         gates.reset = i / 4 % 4;
