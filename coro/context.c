@@ -45,13 +45,13 @@ static void prepare(struct context *context, void *low, size_t size, void (*entr
 
 #ifdef WEIR_CONTEXT_UCONTEXT
 
-__thread struct context_passage *context_underway_ __attribute__((tls_model("initial-exec")));
+__thread struct context *context_left_ __attribute__((tls_model("initial-exec")));
 
 static void begin(void)
 {
-    struct context *self = context_underway_->to;
+    struct context *self = context_left_->to;
 
-    context_arrived_(self, context_underway_->from);
+    context_arrived_(self, context_left_);
     self->entry(self->arg);
     abort();
 }
@@ -78,11 +78,10 @@ void *make_fcontext(void *high, size_t size, void (*fn)(context_transfer_));
 
 static void begin(context_transfer_ came)
 {
-    struct context_passage *passage = came.data;
-    struct context         *self = passage->to;
+    struct context *left = came.data, *self = left->to;
 
-    passage->from->machine = came.machine;
-    context_arrived_(self, passage->from);
+    left->machine = came.machine;
+    context_arrived_(self, left);
     self->entry(self->arg);
     abort();
 }

@@ -50,6 +50,7 @@ struct context {
     size_t size;
     void (*entry)(void *arg);
     void *arg;
+    struct context *to; /* whom it switched to last; not on its stack, which may be gone */
     void *fake;  /* AddressSanitizer's shadow of its frames, while it is switched out */
     void *fiber; /* ThreadSanitizer's name for it */
 };
@@ -75,21 +76,17 @@ const char *context_backend(void);
 
 /* ---- the switch --------------------------------------------------------------------- */
 
-/* Who switches to whom; on the stack of the one who leaves, read by the one who arrives. */
-struct context_passage {
-    struct context *from, *to;
-};
-
 /* Before leaving. A NULL save destroys the fake frames of one that is never taken up again. */
-static inline void context_announce_(struct context_passage *p, int for_ever)
+static inline void context_announce_(struct context *from, struct context *to, int for_ever)
 {
 #ifdef CONTEXT_ASAN
-    __sanitizer_start_switch_fiber(for_ever ? NULL : &p->from->fake, p->to->low, p->to->size);
+    __sanitizer_start_switch_fiber(for_ever ? NULL : &from->fake, to->low, to->size);
 #endif
 #ifdef CONTEXT_TSAN
-    __tsan_switch_to_fiber(p->to->fiber, 0);
+    __tsan_switch_to_fiber(to->fiber, 0);
 #endif
-    (void)p;
+    (void)from;
+    (void)to;
     (void)for_ever;
 }
 
@@ -109,16 +106,17 @@ static inline void context_arrived_(struct context *self, struct context *from)
     (void)from;
 }
 
+/* What passes from one side to the other is who left. */
 #ifdef WEIR_CONTEXT_UCONTEXT
 
-extern __thread struct context_passage *context_underway_
-    __attribute__((tls_model("initial-exec")));
+extern __thread struct context *context_left_ __attribute__((tls_model("initial-exec")));
 
-static inline void context_jump_(struct context_passage *p)
+static inline void context_jump_(struct context *from, struct context *to)
 {
-    context_underway_ = p;
-    swapcontext(&p->from->machine, &p->to->machine);
-    context_arrived_(p->from, context_underway_->from);
+    from->to = to;
+    context_left_ = from;
+    swapcontext(&from->machine, &to->machine);
+    context_arrived_(from, context_left_);
 }
 
 #else
@@ -130,33 +128,30 @@ typedef struct {
 } context_transfer_;
 context_transfer_ jump_fcontext(void *to, void *data);
 
-static inline void context_jump_(struct context_passage *p)
+static inline void context_jump_(struct context *from, struct context *to)
 {
-    context_transfer_       came = jump_fcontext(p->to->machine, p);
-    struct context_passage *theirs = came.data;
+    from->to = to;
+    context_transfer_ came = jump_fcontext(to->machine, from);
+    struct context   *left = came.data;
 
-    theirs->from->machine = came.machine;
-    context_arrived_(p->from, theirs->from);
+    left->machine = came.machine;
+    context_arrived_(from, left);
 }
 
 #endif
 
 static inline void context_switch(struct context *from, struct context *to)
 {
-    struct context_passage passage = { from, to };
-
-    context_announce_(&passage, 0);
-    context_jump_(&passage);
+    context_announce_(from, to, 0);
+    context_jump_(from, to);
 }
 
 /* The last switch away from `from`: it will only be used again through context_make(). */
 __attribute__((noreturn)) static inline void context_leave(struct context *from,
                                                            struct context *to)
 {
-    struct context_passage passage = { from, to };
-
-    context_announce_(&passage, 1);
-    context_jump_(&passage);
+    context_announce_(from, to, 1);
+    context_jump_(from, to);
     abort();
 }
 

@@ -1,14 +1,16 @@
 /*
  * group.c - tasks that are waited for together.
  *
- * A member is on exactly one list: running, failed (in the order of failing) or succeeded.
- * What the group does not keep, it forgets when the member ends, unless somebody joins it.
+ * A member is on exactly one list: running, or ended (in the order of ending). What the group
+ * does not keep, it forgets when the member ends, unless somebody joins it. Of those that
+ * ended the first ones have been told by weir_group_next(), the others not yet; a mark is
+ * where that changes. Who asks while there is none is told the next one as it ends.
  *
  * A place in a bounded group passes from the member that ends to the spawner that has waited
  * longest in the same step: the count never dips, so nobody can slip in between.
  */
-#include "hub.h"
 #include "log.h"
+#include "waitq.h"
 
 #include <stdlib.h>
 
@@ -17,6 +19,18 @@ struct missing {
     struct list link;
     weir_status status;
     const char *site;
+};
+
+/* Members that will not change any more, in the order in which they became so. */
+struct roll {
+    struct list  members;
+    struct list *told; /* the last one weir_group_next() has told, or the head */
+};
+
+/* Somebody in weir_group_next(). */
+struct asker {
+    struct weir_waiter_ waiter;
+    weir_member        *out;
 };
 
 struct spawner {
@@ -29,9 +43,10 @@ struct weir_group {
     weir_group_opts opts;
     weir_hub       *hub;
     struct list     link;       /* in the hub's groups */
-    struct list     running, failed, succeeded;
-    struct list     missing;
+    struct list     running;
+    struct roll     ended, missing;
     struct list     waiters;    /* for all to end */
+    weir_waitq      askers;     /* for the next one to end: none is untold then */
     struct list     spawners;   /* for a place */
     unsigned        count;      /* running, and places granted to spawners */
     unsigned        own_spawners; /* members that wait to spawn into their own group */
@@ -40,6 +55,83 @@ struct weir_group {
     uint64_t        spawned, failures;
     weir_status     first;      /* failure */
 };
+
+/* ---- who has ended ------------------------------------------------------------------ */
+
+static void roll_init(struct roll *roll)
+{
+    list_init(&roll->members);
+    roll->told = &roll->members;
+}
+
+static void roll_append(struct roll *roll, struct list *node, bool told)
+{
+    list_append(&roll->members, node);
+    if (told)
+        roll->told = node; /* all before it are: nobody waits to be told while one is not */
+}
+
+/* The first that was not told yet: from here on it is. */
+static struct list *roll_call(struct roll *roll)
+{
+    struct list *node = roll->told->next;
+
+    if (node == &roll->members)
+        return NULL;
+    roll->told = node;
+    return node;
+}
+
+/* One that was told last goes. */
+static void roll_forget(struct roll *roll, struct list *node)
+{
+    roll->told = node->prev;
+    list_unlink(node);
+}
+
+static weir_member describe(weir_task *task)
+{
+    return (weir_member){ .task = task,
+                          .id = task->id,
+                          .name = weir_task_name(task),
+                          .site = task->site,
+                          .done = task->state == TASK_DONE,
+                          .status = task->status,
+                          .value = weir_task_value(task) };
+}
+
+static weir_member describe_missing(const struct missing *missing)
+{
+    return (weir_member){ .name = "coroutine", .site = missing->site, .done = true,
+                          .status = missing->status };
+}
+
+/* Tell whoever has waited longest to hear of one; false when nobody does. */
+static bool tell_asker(weir_group *group, const weir_member *member)
+{
+    struct weir_waiter_ *waiter = waitq_take(&group->askers, WEIR_OK);
+
+    if (!waiter)
+        return false;
+    *LIST_OF(waiter, struct asker, waiter)->out = *member;
+    weir_wake(waiter->waker);
+    return true;
+}
+
+static bool keeps(const weir_group *group, weir_status status, bool told)
+{
+    switch (group->opts.keep) {
+    case WEIR_KEEP_ALL:
+        return true;
+    case WEIR_KEEP_FAILURES:
+        return status != WEIR_OK;
+    case WEIR_KEEP_COUNTS:
+        return false;
+    case WEIR_KEEP_UNTOLD:
+        return !told;
+    }
+    return false;
+}
 
 /* ---- making ------------------------------------------------------------------------- */
 
@@ -57,9 +149,8 @@ weir_group *group_make(weir_hub *hub, const weir_group_opts *opts)
         group->limit_ns = group->opts.deadline.at_ns;
     list_append(&hub->groups, &group->link);
     list_init(&group->running);
-    list_init(&group->failed);
-    list_init(&group->succeeded);
-    list_init(&group->missing);
+    roll_init(&group->ended);
+    roll_init(&group->missing);
     list_init(&group->waiters);
     list_init(&group->spawners);
     return group;
@@ -72,7 +163,7 @@ weir_status weir_group_new(const weir_group_opts *opts, weir_group **out, weir_e
         return weir_error_set(err, WEIR_USAGE,
                               "this thread has no hub: make groups inside weir_run(), or after "
                               "weir_attach()");
-    if (opts && (unsigned)opts->keep > WEIR_KEEP_COUNTS)
+    if (opts && (unsigned)opts->keep > WEIR_KEEP_UNTOLD)
         return weir_error_set(err, WEIR_USAGE, "weir_group_opts.keep is no weir_keep");
     *out = group_make(hub_here_, opts);
     if (!*out)
@@ -96,16 +187,19 @@ static void count_failure(weir_group *group, weir_status status)
 /* Remember a spawn that failed. Where even that fails, its status still counts. */
 static void *miss(weir_group *group, weir_status status, const char *site)
 {
+    struct missing never = { .status = status, .site = site };
+    weir_member    member = describe_missing(&never);
+
     count_failure(group, status);
     if (group == group->hub->root)
         LOG(WEIR_LOG_ERROR, "%s: the coroutine could not be started: %s", site,
             weir_status_name(status));
 
-    struct missing *missing =
-        group->opts.keep == WEIR_KEEP_COUNTS ? NULL : malloc(sizeof *missing);
+    bool            told = tell_asker(group, &member);
+    struct missing *missing = keeps(group, status, told) ? malloc(sizeof *missing) : NULL;
     if (missing) {
-        *missing = (struct missing){ .status = status, .site = site };
-        list_append(&group->missing, &missing->link);
+        *missing = never;
+        roll_append(&group->missing, &missing->link, told);
     }
     return NULL;
 }
@@ -121,8 +215,10 @@ static void drop_place(weir_group *group)
         weir_wake(spawner->waker);
         return; /* the place is his: the count stays */
     }
-    if (--group->count == 0)
-        wake_all(&group->waiters);
+    if (--group->count > 0)
+        return;
+    wake_all(&group->waiters);
+    waitq_tell_all(&group->askers, WEIR_CLOSED);
 }
 
 /*
@@ -165,6 +261,18 @@ static weir_status take_place(weir_group *group)
     return wait_for_place(group);
 }
 
+/* Parked until then before it has run at all: it ends by itself where it is cancelled first. */
+static void begin_at(weir_task *task, int64_t at_ns)
+{
+    if (at_ns > task->limit_ns)
+        at_ns = task->limit_ns;
+    task->state = TASK_PARKED;
+    task->why = "its time to begin";
+    task->wake_at_ns = at_ns;
+    if (at_ns != INT64_MAX)
+        weir_alarm_set(&task->alarm, at_ns, task_alarm_rang);
+}
+
 weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn fn, void *arg,
                          const char *site)
 {
@@ -185,8 +293,9 @@ weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn
     weir_task *task = task_new(hub, opts, fn, arg, site, &err);
     if (!task) {
         LOG(WEIR_LOG_ERROR, "%s: %s", site, err.message); /* its status says not how to mend it */
+        miss(group, WEIR_NOMEM, site);
         drop_place(group);
-        return miss(group, WEIR_NOMEM, site);
+        return NULL;
     }
 
     task->group = group;
@@ -195,15 +304,18 @@ weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn
     group->spawned++;
     hub->live++;
     task_make_context(task);
-    task_make_ready(task);
+    if (opts && opts->start.at_ns > hub->now_ns)
+        begin_at(task, opts->start.at_ns);
+    else
+        task_make_ready(task);
     return task;
 }
 
 void group_member_done(weir_group *group, weir_task *task)
 {
-    bool failed = task->status != WEIR_OK;
-    bool keep = group->opts.keep == WEIR_KEEP_ALL ||
-                (failed && group->opts.keep == WEIR_KEEP_FAILURES);
+    bool        failed = task->status != WEIR_OK;
+    bool        told = false;
+    weir_member member;
 
     if (failed)
         count_failure(group, task->status);
@@ -211,8 +323,14 @@ void group_member_done(weir_group *group, weir_task *task)
         LOG(WEIR_LOG_WARN, "detached %s %llu, spawned at %s, ended with %s", weir_task_name(task),
             (unsigned long long)task->id, task->site, weir_status_name(task->status));
     list_unlink(&task->link);
-    if (keep)
-        list_append(failed ? &group->failed : &group->succeeded, &task->link);
+    if (group->askers.first_) {
+        member = describe(task);
+        if (!keeps(group, task->status, true))
+            member.task = NULL;
+        told = tell_asker(group, &member);
+    }
+    if (keeps(group, task->status, told))
+        roll_append(&group->ended, &task->link, told);
     else
         task_forget(task);
     drop_place(group);
@@ -235,6 +353,46 @@ weir_status weir_group_wait(weir_group *group, weir_deadline deadline)
     return group->first;
 }
 
+/* One that ended and was not told yet; spawns that failed first, since they ended at once. */
+static bool next_untold(weir_group *group, weir_member *out)
+{
+    struct list *missing = roll_call(&group->missing);
+    struct list *ended = missing ? NULL : roll_call(&group->ended);
+    bool         forget = group->opts.keep == WEIR_KEEP_UNTOLD;
+
+    if (missing) {
+        *out = describe_missing(LIST_OF(missing, struct missing, link));
+        if (forget) {
+            roll_forget(&group->missing, missing);
+            free(LIST_OF(missing, struct missing, link));
+        }
+    } else if (ended) {
+        *out = describe(LIST_OF(ended, weir_task, link));
+        if (forget) {
+            roll_forget(&group->ended, ended);
+            task_forget(out->task);
+            out->task = NULL;
+        }
+    }
+    return missing || ended;
+}
+
+weir_status weir_group_next(weir_group *group, weir_deadline deadline, weir_member *out)
+{
+    weir_status status = is_member(group, task_here()) ? WEIR_USAGE : hot_pending();
+
+    *out = (weir_member){ .name = "" };
+    if (status != WEIR_OK)
+        return waitq_fail(status);
+    if (next_untold(group, out))
+        return waitq_succeed();
+    if (!group->count)
+        return waitq_fail(WEIR_CLOSED);
+
+    struct asker me = { .out = out };
+    return waitq_sleep(&group->askers, &me.waiter, deadline, "the next of a group to end");
+}
+
 void weir_group_cancel(weir_group *group)
 {
     group->canceled = true;
@@ -247,14 +405,22 @@ void weir_group_cancel(weir_group *group)
     }
 }
 
+weir_status weir_group_stop(weir_group *group, weir_deadline deadline)
+{
+    if (is_member(group, task_here()))
+        return WEIR_USAGE;
+
+    WEIR_SHIELD(deadline);
+    weir_group_cancel(group);
+    return weir_group_wait(group, WEIR_SCOPE);
+}
+
 void group_destroy(weir_group *group)
 {
     list_unlink(&group->link);
-    LIST_EACH(node, &group->failed)
+    LIST_EACH(node, &group->ended.members)
         task_forget(LIST_OF(node, weir_task, link));
-    LIST_EACH(node, &group->succeeded)
-        task_forget(LIST_OF(node, weir_task, link));
-    LIST_EACH(node, &group->missing)
+    LIST_EACH(node, &group->missing.members)
         free(LIST_OF(node, struct missing, link));
     free(group);
 }
@@ -302,30 +468,25 @@ uint64_t weir_group_failed(const weir_group *group)
     return group->failures;
 }
 
-static void tell(struct list *tasks, void (*fn)(const weir_member *, void *), void *arg)
+enum { RUNNING, FAILED, SUCCEEDED };
+
+static void tell(struct list *tasks, int which, void (*fn)(const weir_member *, void *), void *arg)
 {
     LIST_EACH(node, tasks) {
-        weir_task *task = LIST_OF(node, weir_task, link);
-        fn(&(weir_member){ .task = task,
-                           .id = task->id,
-                           .name = weir_task_name(task),
-                           .site = task->site,
-                           .done = task->state == TASK_DONE,
-                           .status = task->status },
-           arg);
+        weir_member member = describe(LIST_OF(node, weir_task, link));
+        if (which == RUNNING || (which == FAILED) == (member.status != WEIR_OK))
+            fn(&member, arg);
     }
 }
 
 void weir_group_each(weir_group *group, void (*fn)(const weir_member *member, void *arg),
                      void *arg)
 {
-    tell(&group->failed, fn, arg);
-    LIST_EACH(node, &group->missing) {
-        const struct missing *missing = LIST_OF(node, struct missing, link);
-        fn(&(weir_member){ .name = "coroutine", .site = missing->site, .done = true,
-                           .status = missing->status },
-           arg);
+    tell(&group->ended.members, FAILED, fn, arg);
+    LIST_EACH(node, &group->missing.members) {
+        weir_member member = describe_missing(LIST_OF(node, struct missing, link));
+        fn(&member, arg);
     }
-    tell(&group->succeeded, fn, arg);
-    tell(&group->running, fn, arg);
+    tell(&group->ended.members, SUCCEEDED, fn, arg);
+    tell(&group->running, RUNNING, fn, arg);
 }

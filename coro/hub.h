@@ -57,10 +57,11 @@ struct weir_task {
     weir_scope     *scope;
     weir_fn         fn;
     void           *arg;
+    void           *value;     /* weir_set_value() */
     struct stack   *stack;
     struct depot   *depot;
     weir_group     *group;
-    struct list     link;      /* in its group: running, failed or succeeded */
+    struct list     link;      /* in its group: running or ended */
     struct list     joiners;   /* who waits for its end: see task.c */
     void          **locals;    /* WEIR_LOCAL_MAX of them once one is set */
     weir_status     status;    /* its result */

@@ -90,6 +90,7 @@ struct joiner {
     weir_waker  waker;
     bool        ended;
     weir_status result;
+    void       *value;
 };
 
 static void tell_joiners(weir_task *task)
@@ -99,16 +100,19 @@ static void tell_joiners(weir_task *task)
         list_unlink(&joiner->link);
         joiner->ended = true;
         joiner->result = task->status;
+        joiner->value = task->value;
         weir_wake(joiner->waker);
     }
 }
 
-weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result)
+weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status *result,
+                            void **value)
 {
     if (!task || task == task_here())
         return WEIR_USAGE; /* a spawn that failed; or it would wait for itself */
 
-    struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status };
+    struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status,
+                         .value = task->value };
     if (me.ended) {
         weir_spend(1);
     } else {
@@ -121,7 +125,24 @@ weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *resu
     }
     if (result)
         *result = me.result;
+    if (value)
+        *value = me.value;
     return WEIR_OK;
+}
+
+weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result)
+{
+    return weir_join_value(task, deadline, result, NULL);
+}
+
+weir_status weir_stop(weir_task *task, weir_deadline deadline, weir_status *result)
+{
+    if (!task || task == task_here())
+        return WEIR_USAGE;
+
+    WEIR_SHIELD(deadline);
+    weir_cancel(task);
+    return weir_join(task, WEIR_SCOPE, result);
 }
 
 /* ---- the body ----------------------------------------------------------------------- */
@@ -180,6 +201,30 @@ static void end_spawned(weir_hub *hub, weir_task *task)
     group_member_done(task->group, task);
 }
 
+/* One that was to begin later waited for that before it ran for the first time. */
+static bool too_late_to_begin(weir_task *task, weir_status *why_not)
+{
+    if (!task->why)
+        return false;
+    task->why = NULL;
+    *why_not = task->canceled ? WEIR_CANCELED : WEIR_TIMEOUT;
+    return task->canceled || task->limit_ns <= task->hub->now_ns;
+}
+
+static void run(weir_task *task)
+{
+    if (!too_late_to_begin(task, &task->status))
+        task->status = task->fn(task->arg);
+}
+
+void weir_set_value(void *value)
+{
+    weir_task *task = task_here();
+
+    if (task)
+        task->value = value;
+}
+
 static void body(void *arg)
 {
     weir_task *task = arg;
@@ -187,7 +232,7 @@ static void body(void *arg)
 
     if (hub->cxx_at)
         *hub->cxx_at = (struct cxx_state){ 0 };
-    task->status = task->fn(task->arg);
+    run(task);
     run_exit_hooks(task);
     if (task->reserved)
         end_reserved(hub, task);
@@ -232,6 +277,7 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
     task->scope = NULL;
     task->fn = fn;
     task->arg = arg;
+    task->value = NULL;
     task->stack = stack;
     task->depot = depot;
     task->group = NULL;
@@ -338,6 +384,22 @@ const char *weir_task_site(const weir_task *task)
 bool weir_task_done(const weir_task *task)
 {
     return task->state == TASK_DONE;
+}
+
+/* Before its exit hooks run it has neither. */
+static bool has_given_back(const weir_task *task)
+{
+    return task->state == TASK_DONE || task->no_yield;
+}
+
+weir_status weir_task_status(const weir_task *task)
+{
+    return has_given_back(task) ? task->status : WEIR_OK;
+}
+
+void *weir_task_value(const weir_task *task)
+{
+    return has_given_back(task) ? task->value : NULL;
 }
 
 /* ---- exit hooks --------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <weir/coro.h>
 #include <weir/hub.h>
+#include <weir/sync.h>
 
 /* Run app(lap) on a hub of its own. */
 static bool run(weir_fn app, void *arg)
@@ -61,6 +62,114 @@ static bool yield_round(struct lap *lap, int how)
 {
     (void)how;
     return run(yield_there_and_back, lap);
+}
+
+/* ---- hand-overs --------------------------------------------------------------------- */
+
+/*
+ * Two coroutines, each of which waits for what only the other one gives. So every hand-over is
+ * the whole of it: a wait that sleeps, what ends it, and the switch between.
+ */
+struct rally {
+    struct lap *lap;
+    weir_sem    there, back;
+    weir_chan  *out, *home;
+};
+
+static weir_status give_back(void *arg)
+{
+    struct rally *rally = arg;
+
+    while (weir_sem_take(&rally->there, WEIR_FOREVER) == WEIR_OK)
+        weir_sem_give(&rally->back);
+    return WEIR_OK;
+}
+
+/* Two hand-overs each time round. */
+static weir_status give_times(struct rally *rally, long times)
+{
+    for (long i = 0; i < times; i += 2) {
+        weir_sem_give(&rally->there);
+        if (weir_sem_take(&rally->back, WEIR_FOREVER) != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+static weir_status hand_permits_over(void *arg)
+{
+    struct rally *rally = arg;
+    weir_task    *other = weir_spawn(NULL, give_back, rally);
+
+    if (!other || give_times(rally, rally->lap->warm) != WEIR_OK)
+        return WEIR_FAILED;
+    lap_begin(rally->lap);
+    weir_status status = give_times(rally, rally->lap->count);
+    lap_end(rally->lap);
+    weir_sem_finish(&rally->there);
+    return status == WEIR_OK ? weir_join(other, WEIR_FOREVER, NULL) : status;
+}
+
+static bool sem_round(struct lap *lap, int how)
+{
+    struct rally rally = { .lap = lap };
+
+    (void)how;
+    return run(hand_permits_over, &rally);
+}
+
+static weir_status send_back(void *arg)
+{
+    struct rally *rally = arg;
+    void         *ball;
+
+    while (weir_chan_recv(rally->out, &ball, WEIR_FOREVER) == WEIR_OK) {
+        if (weir_chan_send(rally->home, &ball, WEIR_FOREVER) != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+static weir_status send_times(struct rally *rally, long times)
+{
+    void *ball = rally;
+
+    for (long i = 0; i < times; i += 2) {
+        if (weir_chan_send(rally->out, &ball, WEIR_FOREVER) != WEIR_OK ||
+            weir_chan_recv(rally->home, &ball, WEIR_FOREVER) != WEIR_OK)
+            return WEIR_FAILED;
+    }
+    return WEIR_OK;
+}
+
+static weir_status hand_elements_over(void *arg)
+{
+    struct rally *rally = arg;
+    weir_error    err;
+    weir_autoptr(weir_chan) out = NULL;
+    weir_autoptr(weir_chan) home = NULL;
+
+    if (weir_chan_new(sizeof(void *), 1, &out, &err) ||
+        weir_chan_new(sizeof(void *), 1, &home, &err))
+        return weir_fail(&err);
+    rally->out = out;
+    rally->home = home;
+    weir_task *other = weir_spawn(NULL, send_back, rally);
+    if (!other || send_times(rally, rally->lap->warm) != WEIR_OK)
+        return WEIR_FAILED;
+    lap_begin(rally->lap);
+    weir_status status = send_times(rally, rally->lap->count);
+    lap_end(rally->lap);
+    weir_chan_close(out);
+    return status == WEIR_OK ? weir_join(other, WEIR_FOREVER, NULL) : status;
+}
+
+static bool chan_round(struct lap *lap, int how)
+{
+    struct rally rally = { .lap = lap };
+
+    (void)how;
+    return run(hand_elements_over, &rally);
 }
 
 /* ---- spawn and join ----------------------------------------------------------------- */
@@ -186,6 +295,24 @@ const struct entry coro_entries[] = {
         .warm = 10000,
         .count = 2000000,
         .ours = { "weir_yield", yield_round, 0 },
+        .baseline = { "fcontext, there and back", base_round_trip, 0 },
+    },
+    {
+        .name = "coro/handover-sem",
+        .operation = "a permit given to the coroutine that sleeps for it, which then runs",
+        .measure = CPU_NS,
+        .warm = 10000,
+        .count = 2000000,
+        .ours = { "weir_sem_give + weir_sem_take", sem_round, 0 },
+        .baseline = { "fcontext, there and back", base_round_trip, 0 },
+    },
+    {
+        .name = "coro/handover-chan",
+        .operation = "a pointer sent to the coroutine that sleeps for it, which then runs",
+        .measure = CPU_NS,
+        .warm = 10000,
+        .count = 2000000,
+        .ours = { "weir_chan_send + weir_chan_recv", chan_round, 0 },
         .baseline = { "fcontext, there and back", base_round_trip, 0 },
     },
     {

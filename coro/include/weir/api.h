@@ -28,7 +28,8 @@
 /*
  * A variable that is given back when it goes out of scope, on every path:
  *     weir_autoptr(weir_lease) lease = NULL;
- * Exists for weir_pool (freed), weir_lease (released), weir_group (cancelled and joined).
+ * Exists for weir_pool and weir_chan (freed), weir_lease (released), weir_group (cancelled
+ * and joined).
  */
 #define weir_autoptr(type) __attribute__((cleanup(type##_cleanup_))) type *
 

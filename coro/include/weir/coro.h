@@ -139,8 +139,10 @@ WEIR_API void weir_scope_leave(weir_scope *scope);
 /* ---- tasks -------------------------------------------------------------------------- */
 
 typedef struct weir_spawn_opts {
-    const char *name;       /* shown in reports; borrowed, must outlive the task */
-    size_t      stack_size; /* bytes (the hub's default) */
+    const char   *name;       /* shown in reports; borrowed, must outlive the task */
+    size_t        stack_size; /* bytes (the hub's default) */
+    weir_deadline start;      /* it begins then (when the caller next yields); see
+                                 weir_spawn_after() */
 } weir_spawn_opts;
 
 /**
@@ -163,6 +165,20 @@ typedef struct weir_spawn_opts {
 WEIR_API weir_task *weir_spawn_at(weir_group *group, const weir_spawn_opts *opts, weir_fn fn,
                                   void *arg, const char *site);
 
+/**
+ * The same, but it begins at `start`. It is a member from now on: it is waited for, and holds
+ * a place of a full group. One that is cancelled before it began, or whose group's deadline
+ * comes first, never runs; it ends with WEIR_CANCELED or WEIR_TIMEOUT, and its exit hooks run.
+ */
+#define weir_spawn_after(group, start, fn, arg) \
+    weir_spawn_after_at((group), (start), (fn), (arg), WEIR_HERE)
+static inline weir_task *weir_spawn_after_at(weir_group *group, weir_deadline start, weir_fn fn,
+                                             void *arg, const char *site)
+{
+    weir_spawn_opts opts = { NULL, 0, start };
+    return weir_spawn_at(group, &opts, fn, arg, site);
+}
+
 /** The running coroutine, NULL outside of one. Any thread. */
 WEIR_API weir_task *weir_self(void);
 
@@ -172,13 +188,33 @@ WEIR_API const char *weir_task_site(const weir_task *task); /* where it was spaw
 WEIR_API bool        weir_task_done(const weir_task *task);
 
 /**
- * Wait until `task` has ended; its result goes to *result (which may be NULL).
+ * What it gave back: its body's result, and the pointer it said with weir_set_value(). Both are
+ * there once it has ended, for as long as its group remembers it, and already for its exit
+ * hooks (weir/hub.h), which are how to be told of the end of another one's task. WEIR_OK and
+ * NULL before.
+ */
+WEIR_API weir_status weir_task_status(const weir_task *task);
+WEIR_API void       *weir_task_value(const weir_task *task);
+
+/**
+ * Give back a pointer beside the status; the last one counts (NULL). weir only hands it on.
+ *
+ * Yields:  no.  Context: the coroutine whose value it is; outside of one nothing happens.
+ * Owner:   what it points to must not be on this coroutine's stack; whoever reads it owns it.
+ */
+WEIR_API void weir_set_value(void *value);
+
+/**
+ * Wait until `task` has ended; its result goes to *result, its value to *value (both may be
+ * NULL).
  *
  * Yields:  unless it has ended already.
  * Context: a coroutine other than `task`.
  * Returns: WEIR_OK when it ended; WEIR_TIMEOUT, WEIR_CANCELED of this wait; WEIR_USAGE.
  */
 WEIR_API weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result);
+WEIR_API weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status *result,
+                                     void **value);
 
 /**
  * Ask `task` to end: its current wait, and each later one, returns WEIR_CANCELED, and it
@@ -188,6 +224,12 @@ WEIR_API weir_status weir_join(weir_task *task, weir_deadline deadline, weir_sta
  * Yields:  no.
  */
 WEIR_API void weir_cancel(weir_task *task);
+
+/**
+ * weir_cancel() and weir_join() in one, for the way out: shielded, so that neither a cancel of
+ * the caller nor an outer deadline cuts it short, only `deadline`. After a TIMEOUT it still runs.
+ */
+WEIR_API weir_status weir_stop(weir_task *task, weir_deadline deadline, weir_status *result);
 
 /**
  * What the next wait would say, without waiting: WEIR_CANCELED, WEIR_TIMEOUT or WEIR_OK.
@@ -200,7 +242,8 @@ WEIR_API weir_status weir_check(void);
 typedef enum weir_keep {
     WEIR_KEEP_ALL = 0,   /* every member's record, until the group is freed */
     WEIR_KEEP_FAILURES,  /* those of members that failed; for groups as old as the service */
-    WEIR_KEEP_COUNTS     /* no record: the counts, and the first failure's status */
+    WEIR_KEEP_COUNTS,    /* no record: the counts, and the first failure's status */
+    WEIR_KEEP_UNTOLD     /* each until weir_group_next() has told it */
 } weir_keep;
 
 typedef struct weir_group_opts {
@@ -212,12 +255,13 @@ typedef struct weir_group_opts {
 
 /* What the group knows of one member. */
 typedef struct weir_member {
-    weir_task  *task;   /* NULL for a spawn that failed */
+    weir_task  *task;   /* NULL for a spawn that failed, and for one the group has forgotten */
     uint64_t    id;     /* of the task; 0 for a spawn that failed */
     const char *name;
     const char *site;   /* where it was spawned */
     bool        done;
     weir_status status; /* its result, once done */
+    void       *value;  /* what it said with weir_set_value(), once done */
 } weir_member;
 
 /**
@@ -242,8 +286,31 @@ WEIR_API weir_status weir_group_new(const weir_group_opts *opts, weir_group **ou
  */
 WEIR_API weir_status weir_group_wait(weir_group *group, weir_deadline deadline);
 
+/**
+ * Wait for the next member to end. They are told in the order in which they ended, each once,
+ * and spawns that failed among them: call it once for any of them, n times for the first n.
+ *
+ * Only what the group keeps can be told later than it ended: WEIR_KEEP_UNTOLD is made for this
+ * (and forgets what was told); WEIR_KEEP_ALL does too. Of several callers the one who came
+ * first gets the one that ends first.
+ *
+ * Yields:  unless one that ended has not been told yet.
+ * Context: a coroutine that is no member itself.
+ * Returns: WEIR_OK and *out filled in; WEIR_CLOSED when none runs and all have been told;
+ *          WEIR_TIMEOUT, WEIR_CANCELED of this wait; WEIR_USAGE for a member.
+ */
+WEIR_API weir_status weir_group_next(weir_group *group, weir_deadline deadline, weir_member *out);
+
 /** Cancel every member that runs now, and refuse new ones with WEIR_CANCELED. */
 WEIR_API void weir_group_cancel(weir_group *group);
+
+/**
+ * weir_group_cancel() and weir_group_wait() in one, for the way out: shielded, so that only
+ * `deadline` cuts it short.
+ *
+ * Returns: as weir_group_wait(); weir_group_running() tells whether it has all ended.
+ */
+WEIR_API weir_status weir_group_stop(weir_group *group, weir_deadline deadline);
 
 WEIR_API unsigned weir_group_running(const weir_group *group);
 WEIR_API uint64_t weir_group_spawned(const weir_group *group); /* since it was made */
@@ -266,6 +333,38 @@ static inline void weir_group_cleanup_(weir_group **group)
 {
     weir_group_free(*group);
 }
+
+/* ---- the same for each of many ------------------------------------------------------ */
+
+typedef struct weir_map_opts {
+    const char *name;        /* of the coroutines at work; borrowed */
+    unsigned    max_running; /* of them at once (10, a pool's default max_size) */
+    bool        keep_going;  /* after an item failed; else no other is begun, and those at work
+                                are cancelled */
+    void (*each)(size_t index, weir_status status, void *arg); /* see below */
+} weir_map_opts;
+
+/**
+ * Call fn(index, arg) for each index below `count`, several at once, and wait for all of them.
+ * `opts` may be NULL. Results go where `arg` says: into an array at [index], say.
+ *
+ * `each`, where it is given, is told of every item that was begun, one after the other in
+ * the order of their indexes, as soon as it and all before it have ended. It runs in a coroutine
+ * at work, may yield, and holds up no more than that: at most max_running items that have
+ * ended wait for their turn. For results in the order of their ending, do it at the end of fn.
+ *
+ * The deadline counts for what fn waits for as well. All has ended when this returns.
+ *
+ * Yields:  yes.
+ * Context: a coroutine.
+ * Returns: WEIR_OK when all succeeded; else the status of the item that failed first; else
+ *          WEIR_TIMEOUT, WEIR_CANCELED where not all were begun; WEIR_NOMEM; WEIR_USAGE.
+ */
+#define weir_map(opts, count, fn, arg, deadline) \
+    weir_map_at((opts), (count), (fn), (arg), (deadline), WEIR_HERE)
+WEIR_API weir_status weir_map_at(const weir_map_opts *opts, size_t count,
+                                 weir_status (*fn)(size_t index, void *arg), void *arg,
+                                 weir_deadline deadline, const char *site);
 
 /* ---- waiting ------------------------------------------------------------------------ */
 
