@@ -1,10 +1,11 @@
 /*
  * budget.c - one account of descriptors for the whole process.
  *
- * Each pool is promised a floor, one connection's descriptors, when it is made, also where
- * others have grown so far that they must shrink first: a request for what was promised goes
- * before all others. Above the floors everybody competes in one queue, in order; only what is
- * beyond a pool's part, an equal one of all there is, comes after what is not.
+ * Each pool is promised a floor, one connection's descriptors, when it is made (and more where
+ * its connections turn out to need more), also where others have grown so far that they must
+ * shrink first: a request for what was promised goes before all others. Above the floors
+ * everybody competes in one queue, in order; only what is beyond a pool's part, an equal one of
+ * all there is, comes after what is not.
  * Whoever must queue has idle connections of other pools closed, no more than are missing: at
  * once for what was promised, else those unused for 100 ms (a shorter rest is a pause between
  * two requests). A pool that has more than its part gives up connections while somebody who
@@ -237,28 +238,42 @@ static void wake_parked(void)
 
 /* ---- shares ----------------------------------------------------------------------------- */
 
+/* Under the lock. */
+static weir_status promise(struct budget_share *share, unsigned floor, weir_error *err)
+{
+    unsigned taken = account.promised + account.tokens - share->floor;
+
+    if (taken + floor > account.limit)
+        return weir_error_set(err, WEIR_FULL,
+                              "no descriptors left to promise this pool %u: %u of %u are taken "
+                              "or promised. Raise RLIMIT_NOFILE (then weir_budget_set()), or "
+                              "make fewer pools",
+                              floor, taken, account.limit);
+    account.promised += floor - share->floor;
+    account.committed += larger(floor, share->used) - larger(share->floor, share->used);
+    share->floor = floor;
+    return WEIR_OK;
+}
+
 weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err)
 {
-    weir_status status = WEIR_OK;
-
     pthread_mutex_lock(&account.lock);
     know_limit();
-    unsigned taken = account.promised + account.tokens;
-    if (taken + floor > account.limit) {
-        status = weir_error_set(err, WEIR_FULL,
-                                "no descriptors left to promise this pool %u: %u of %u are taken "
-                                "or promised. Raise RLIMIT_NOFILE (then weir_budget_set()), or "
-                                "make fewer pools",
-                                floor, taken, account.limit);
-    } else {
-        share->floor = floor;
-        share->used = share->leaving = 0;
+    share->floor = share->used = share->leaving = 0;
+    weir_status status = promise(share, floor, err);
+    if (status == WEIR_OK) {
         share->hub = weir_hub_here();
         list_append(&account.shares, &share->link);
         account.share_count++;
-        account.promised += floor;
-        account.committed += floor;
     }
+    pthread_mutex_unlock(&account.lock);
+    return status;
+}
+
+weir_status budget_promise(struct budget_share *share, unsigned floor, weir_error *err)
+{
+    pthread_mutex_lock(&account.lock);
+    weir_status status = promise(share, floor, err);
     pthread_mutex_unlock(&account.lock);
     return status;
 }
@@ -408,7 +423,7 @@ static weir_deadline earlier_of(weir_deadline deadline, int64_t ms)
     return weir_deadline_at(deadline.at_ns < at ? deadline.at_ns : at);
 }
 
-static weir_status pay(struct budget_share *share, unsigned count, const unsigned *wanted,
+weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted,
                        weir_deadline deadline)
 {
     struct request request = { .share = share,
@@ -446,11 +461,6 @@ static weir_status pay(struct budget_share *share, unsigned count, const unsigne
         }
     }
     return WEIR_OK;
-}
-
-weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted)
-{
-    return pay(share, count, wanted, WEIR_FOREVER);
 }
 
 void budget_refund(struct budget_share *share, unsigned count)
@@ -501,7 +511,7 @@ weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
                               "what is promised to pools",
                               descriptors, most);
 
-    weir_status status = pay(NULL, descriptors, NULL, deadline);
+    weir_status status = budget_pay(NULL, descriptors, NULL, deadline);
     if (status != WEIR_OK)
         return weir_error_set(err, status, "no %u descriptors in time: %s", descriptors,
                               "see weir_budget_read()");

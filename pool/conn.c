@@ -184,6 +184,19 @@ static void opened(struct conn *conn, int64_t began_ns)
     dial_if_wanted(pool);
 }
 
+/* Its place is free; there is nothing left to close. */
+static weir_status keeper_gives_up(struct conn *conn, weir_status status, const weir_error *err)
+{
+    weir_pool *pool = conn->pool;
+
+    conn_move(conn, CONN_CLOSING);
+    give_permit_back(conn);
+    if (!pool->closed && status != WEIR_BUSY)
+        dial_failed(pool, err);
+    vanish(conn);
+    return WEIR_OK;
+}
+
 static weir_status keeper_connects(void *arg)
 {
     struct conn *conn = arg;
@@ -191,7 +204,10 @@ static weir_status keeper_connects(void *arg)
     unsigned     sockets = pool->driver->sockets(pool->config);
     weir_error   err = { 0 };
 
-    if (budget_pay(&pool->share, sockets, &pool->waiting) != WEIR_OK) {
+    /* Connections may need more than when the pool was made, and more than there can ever be. */
+    if (sockets > pool->share.floor && budget_promise(&pool->share, sockets, &err) != WEIR_OK)
+        return keeper_gives_up(conn, WEIR_FULL, &err);
+    if (budget_pay(&pool->share, sockets, &pool->waiting, WEIR_FOREVER) != WEIR_OK) {
         vanish(conn);
         return WEIR_OK;
     }
@@ -204,16 +220,10 @@ static weir_status keeper_connects(void *arg)
     int64_t began = hot_now();
     conn_move(conn, CONN_CONNECTING);
     weir_status status = open_when_possible(conn, &err);
-    if (status == WEIR_OK) {
-        opened(conn, began);
-        return keeper_ends(conn);
-    }
-    conn_move(conn, CONN_CLOSING); /* its place is free; there is nothing left to close */
-    give_permit_back(conn);
-    if (!pool->closed && status != WEIR_BUSY)
-        dial_failed(pool, &err);
-    vanish(conn);
-    return WEIR_OK;
+    if (status != WEIR_OK)
+        return keeper_gives_up(conn, status, &err);
+    opened(conn, began);
+    return keeper_ends(conn);
 }
 
 /*
@@ -331,6 +341,29 @@ void weir_conn_stirred(weir_conn *driver_side)
         return; /* its user will see for himself */
     conn_close(conn, WEIR_CLOSE_LOST, WEIR_ABRUPT);
     dial_if_wanted(pool);
+}
+
+weir_status weir_conn_pay(weir_conn *driver_side, unsigned count, weir_deadline deadline)
+{
+    struct conn *conn = conn_of(driver_side);
+    weir_status  status = budget_pay(&conn->pool->share, count, NULL, deadline);
+
+    if (status == WEIR_OK)
+        conn->paid += count;
+    return status;
+}
+
+void weir_conn_refund(weir_conn *driver_side, unsigned count)
+{
+    struct conn *conn = conn_of(driver_side);
+
+    conn->paid -= count;
+    budget_refund(&conn->pool->share, count);
+}
+
+unsigned weir_conn_paid(const weir_conn *driver_side)
+{
+    return conn_of(driver_side)->paid;
 }
 
 weir_pool *weir_conn_pool(const weir_conn *driver_side)

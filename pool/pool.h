@@ -149,9 +149,13 @@ bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
 
 /* ---- budget.c ------------------------------------------------------------------------- */
 weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err);
+/* Raise the floor of a share that has joined. WEIR_FULL where the account cannot promise it. */
+weir_status budget_promise(struct budget_share *share, unsigned floor, weir_error *err);
 void        budget_leave(struct budget_share *share);
-/* Yields until `count` are there. While *wanted is zero it evicts nobody for them. */
-weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted);
+/* Yields until `count` are there. While *wanted is zero (NULL: it never is) it evicts nobody
+   for them. */
+weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted,
+                       weir_deadline deadline);
 void        budget_refund(struct budget_share *share, unsigned count);
 /* The kernel has no descriptor: wait until one was closed, or a while. */
 weir_status budget_wait_for_kernel(void);

@@ -15,7 +15,7 @@ struct fake_conn {
     void          *handle; /* allocated by open(), freed by close() */
     bool           open;
     bool           busy;   /* a call is under way */
-    bool           has_descriptors;
+    unsigned       descriptors; /* of the server's, when it was opened */
     weir_condition condition;
 };
 
@@ -96,8 +96,8 @@ static void take_descriptors(struct fake_conn *conn)
 {
     struct fake *fake = conn->fake;
 
-    conn->has_descriptors = true;
-    fake->descriptors += fake->sockets;
+    conn->descriptors = fake->sockets;
+    fake->descriptors += conn->descriptors;
     raise_peak(fake->descriptors, &fake->descriptors_peak);
 }
 
@@ -168,8 +168,8 @@ static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadlin
     free(conn->handle);
     conn->handle = NULL;
     fake->handles--;
-    fake->descriptors -= conn->has_descriptors ? fake->sockets : 0;
-    conn->has_descriptors = false;
+    fake->descriptors -= conn->descriptors;
+    conn->descriptors = 0;
     note(fake, FAKE_CLOSED, conn, how);
 }
 

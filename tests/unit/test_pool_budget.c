@@ -376,6 +376,129 @@ SCENE(who_needs_many_is_not_overtaken_for_ever_by_those_who_need_one, .max_size 
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
+/* ---- needs that turn out later -------------------------------------------------------------- */
+
+/* A holder who finds that his connection needs more, and after a while that it needs less. */
+struct grower {
+    weir_pool  *pool;
+    unsigned    wants, gives_up;
+    int64_t     patience_ms;
+    weir_status status;
+    int64_t     at_ms;
+    unsigned    paid, left;
+};
+
+static weir_status grow(void *arg)
+{
+    struct grower *me = arg;
+    weir_error     err;
+    weir_lease    *lease;
+
+    EXPECT_STATUS(weir_acquire(me->pool, WEIR_FOREVER, &lease, &err), WEIR_OK);
+    weir_conn *conn = weir_lease_conn(lease, &fake_driver);
+    me->status = weir_conn_pay(conn, me->wants, weir_in_ms(me->patience_ms));
+    me->at_ms = world_now_ms();
+    me->paid = weir_conn_paid(conn);
+    weir_sleep(weir_in_ms(100));
+    weir_conn_refund(conn, me->gives_up);
+    me->left = scene_budget().used;
+    weir_lease_close(lease);
+    return WEIR_OK;
+}
+
+SCENE(a_connection_that_needs_more_pays_for_it_and_gives_all_of_it_back, .max_size = 10)
+{
+    struct grower me = { .pool = stage->pool, .wants = 3, .gives_up = 2, .patience_ms = 50 };
+
+    scene_set_budget(6);
+    scene_spawn(stage, grow, &me);
+    world_advance_ms(50);
+    EXPECT_STATUS(me.status, WEIR_OK);
+    EXPECT_INT(me.paid, 4);
+    EXPECT_INT(scene_budget().used, 4);
+    world_advance_ms(200);
+    EXPECT_INT(me.left, 2);
+    EXPECT_INT(scene_budget().used, 0);
+    EXPECT_INT(scene_budget().floors, 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(it_waits_for_more_no_longer_than_it_says_and_keeps_what_it_has, .max_size = 10)
+{
+    struct grower late = { .pool = stage->pool, .wants = 2, .patience_ms = 50 };
+    struct grower lucky = { .pool = stage->pool, .wants = 1, .patience_ms = 50 };
+    struct taker  other = { .wants = 2, .hold_ms = 140 };
+
+    scene_set_budget(3);
+    scene_spawn(stage, take_token, &other);
+    scene_spawn(stage, grow, &late);
+    world_advance_ms(105);
+    EXPECT_STATUS(late.status, WEIR_TIMEOUT);
+    EXPECT_INT(late.at_ms, 50);
+    EXPECT_INT(late.paid, 1);
+    EXPECT_INT(scene_budget().waiting, 0);
+    scene_spawn(stage, grow, &lucky);
+    world_advance_ms(50);
+    EXPECT_STATUS(lucky.status, WEIR_OK);
+    EXPECT_INT(lucky.at_ms, 140); /* when the token came back */
+    world_advance_ms(200);
+    EXPECT_INT(late.left, 3); /* its own one, and the two of the other */
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* Two connections, that wait for each other's descriptors, do not do so for ever. */
+SCENE(two_that_hold_some_and_want_more_get_out_of_each_others_way, .max_size = 10)
+{
+    struct grower one = { .pool = stage->pool, .wants = 2, .patience_ms = 50 };
+    struct grower two = { .pool = stage->pool, .wants = 2, .patience_ms = 80 };
+
+    scene_set_budget(3);
+    scene_spawn(stage, grow, &one);
+    scene_spawn(stage, grow, &two);
+    world_advance_ms(1000);
+    EXPECT_STATUS(one.status, WEIR_TIMEOUT);
+    EXPECT_STATUS(two.status, WEIR_TIMEOUT);
+    EXPECT_INT(scene_budget().used, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(a_pool_whose_connections_have_grown_is_promised_as_much, .max_size = 10)
+{
+    scene_set_budget(8);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    scene_call(stage, (struct caller){ .pool = second, .hold_ms = 50 });
+    world_advance_ms(10);
+    EXPECT_INT(scene_budget().used, 1);
+    EXPECT_INT(scene_budget().floors, 1); /* the scene's own */
+    fakes[0].sockets = 3;
+    scene_call(stage, (struct caller){ .pool = second, .hold_ms = 10, .parting = HAVE_CLOSED });
+    world_advance_ms(1);
+    EXPECT_INT(scene_budget().used, 4);
+    world_advance_ms(100);
+    EXPECT_INT(scene_budget().used, 1);
+    EXPECT_INT(scene_budget().floors, 3); /* the scene's own, and what it could need at once */
+    free_another(second, 0);
+    EXPECT_INT(scene_budget().floors, 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(what_could_never_be_paid_for_fails_at_once_and_says_so, .max_size = 10)
+{
+    scene_set_budget(3);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    fakes[0].sockets = 3; /* and one is promised to the scene's own pool */
+    struct caller *me = scene_call(stage, (struct caller){ .pool = second, .patience_ms = 5000 });
+    world_advance_ms(1);
+    EXPECT(me->done);
+    EXPECT_STATUS(me->status, WEIR_CONNECT);
+    EXPECT_TEXT(me->err.message, "no descriptors left to promise this pool 3: 1 of 3");
+    EXPECT_INT(scene_budget().used, 0);
+    EXPECT_INT(scene_stats(second).connecting + scene_stats(second).reserved, 0);
+    fakes[0].sockets = 1;
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
 /* ---- tokens ------------------------------------------------------------------------------ */
 
 SCENE(tokens_and_pools_stand_in_one_queue, .max_size = 10)
@@ -549,6 +672,11 @@ int main(void)
         cmocka_unit_test(a_pool_above_its_share_gives_up_to_an_older_request),
         cmocka_unit_test(three_busy_pools_on_six_descriptors_all_get_their_part),
         cmocka_unit_test(a_connection_of_several_sockets_gets_all_of_them_or_none),
+        cmocka_unit_test(a_connection_that_needs_more_pays_for_it_and_gives_all_of_it_back),
+        cmocka_unit_test(it_waits_for_more_no_longer_than_it_says_and_keeps_what_it_has),
+        cmocka_unit_test(two_that_hold_some_and_want_more_get_out_of_each_others_way),
+        cmocka_unit_test(a_pool_whose_connections_have_grown_is_promised_as_much),
+        cmocka_unit_test(what_could_never_be_paid_for_fails_at_once_and_says_so),
         cmocka_unit_test(who_needs_many_is_not_overtaken_for_ever_by_those_who_need_one),
         cmocka_unit_test(tokens_and_pools_stand_in_one_queue),
         cmocka_unit_test(a_token_that_could_never_be_had_is_refused_at_once),

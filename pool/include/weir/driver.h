@@ -39,7 +39,10 @@ typedef struct weir_driver {
     const char *name;
     size_t      conn_size; /* of the driver's struct, which begins with weir_conn */
 
-    /** Descriptors one connection may need. Fixed for the pool's life. */
+    /** Descriptors that the next connection will need, as far as is known: paid for before it
+        is opened. Asked anew for each; one at least. The largest answer is what the budget
+        promises the pool; the first one comes when the pool is made, which fails where it
+        cannot be promised. For those that find out later: weir_conn_pay(). */
     unsigned (*sockets)(const void *config);
 
     /**
@@ -97,6 +100,24 @@ WEIR_API weir_conn *weir_lease_conn(weir_lease *lease, const weir_driver *driver
  * coroutine; does not yield.
  */
 WEIR_API void weir_conn_stirred(weir_conn *conn);
+
+/**
+ * Pay for `count` more descriptors of this connection: all of them or none. For a driver whose
+ * connections find out how many they need when they are open; what they keep is given back with
+ * them, by the pool. Must be called by whoever may talk on it (conn->user).
+ *
+ * Yields:  unless they are there.
+ * Context: a coroutine.
+ * Returns: WEIR_OK; WEIR_TIMEOUT, WEIR_CANCELED: nothing was paid. A driver that holds some
+ *          while it waits for more must not wait for long, since others may do the same.
+ */
+WEIR_API weir_status weir_conn_pay(weir_conn *conn, unsigned count, weir_deadline deadline)
+    WEIR_MUST_CHECK;
+
+/** Give `count` of them back, whose descriptors are closed; not in close(), after which the pool
+    gives back what is left. Does not yield. */
+WEIR_API void     weir_conn_refund(weir_conn *conn, unsigned count);
+WEIR_API unsigned weir_conn_paid(const weir_conn *conn); /* how many it has */
 
 /** Where its present or last lease was taken, for messages; never NULL. */
 WEIR_API const char *weir_conn_site(const weir_conn *conn);
