@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# lib.sh - what the scripts share: Debian packages, builds, the private server, running a
+# lib.sh - what the scripts share: Debian packages, builds, the private servers, running a
 # program to its end. Sourced, never run.
 #
 # Everything here talks on standard error, so that a program's own output stays alone on
@@ -27,9 +27,10 @@ die()
 
 # shellcheck disable=SC2034  # read by the scripts
 packages_build=(gcc g++ cmake ninja-build pkg-config libev-dev libboost-context-dev
-    libmariadb-dev libssl-dev libcmocka-dev)
+    libmariadb-dev libmongoc-dev libbson-dev libssl-dev libcmocka-dev)
 # shellcheck disable=SC2034
 packages_server=(mariadb-server mariadb-client openssl)
+# Debian has no MongoDB server: see can_have_mongo().
 
 as_root()
 {
@@ -117,10 +118,10 @@ build_preset()
     fi
 }
 
-# ---- the private server, and everything temporary -----------------------------------------
+# ---- the private servers, and everything temporary ----------------------------------------
 
 scratch=
-server_dir=
+servers=() # the kinds that we have started; each is in the folder of scratch that has its name
 
 make_scratch()
 {
@@ -145,27 +146,44 @@ exit_on_signals()
 
 clean_up()
 {
-    local status=$?
+    local status=$? kind
 
     trap '' HUP INT TERM # a second interrupt must not leave a server behind
-    if [[ -n $server_dir ]]; then
-        "$root/script/private-server" mariadb stop "$server_dir" || true
-    fi
+    for kind in "${servers[@]}"; do
+        "$root/script/private-server" "$kind" stop "$scratch/$kind" || true
+    done
     [[ -z $scratch ]] || rm -rf -- "$scratch"
     exit "$status"
 }
 
-# Start a server and put its WEIR_MYSQL_* into our environment.
+# start_server [KIND]: start a server (mariadb unless told) and put the WEIR_MYSQL_* or
+# WEIR_MONGO_* settings of it into our environment.
 start_server()
 {
+    local kind=${1:-mariadb}
+
     make_scratch
-    server_dir=$scratch/mariadb
-    say "starting a private MariaDB"
-    "$root/script/private-server" mariadb start "$server_dir" >&2
+    servers+=("$kind")
+    say "starting a private server: $kind"
+    "$root/script/private-server" "$kind" start "$scratch/$kind" >&2
     set -a
-    # shellcheck disable=SC1091
-    . "$server_dir/env"
+    # shellcheck disable=SC1090
+    . "$scratch/$kind/env"
     set +a
+}
+
+# can_have_mongo yes|no: is there a MongoDB server to start? Status 1, and why not, if there is
+# none. Where there is no mongod, FerretDB is built; "no" installs no packages for that.
+can_have_mongo()
+{
+    local options=()
+
+    [[ $1 == yes ]] || options=(--no-install)
+    if [[ -z ${MONGOD:-} ]] && ! command -v mongod >/dev/null &&
+        ! "$root/script/ferretdb" "${options[@]}" >/dev/null; then
+        say "no MongoDB server: there is no mongod, and FerretDB could not be built (see above)"
+        return 1
+    fi
 }
 
 # ---- running a program to its end ---------------------------------------------------------

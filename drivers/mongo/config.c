@@ -1,0 +1,585 @@
+/*
+ * config.c - a pool's settings: merged, checked, nothing missing.
+ *
+ * Knows:   the options of a MongoDB URI, our defaults, what cannot be done without blocking.
+ * Ignores: the grammar of a URI, which is the library's to check.
+ *
+ * There are two URIs. The one that was given, with defaults filled in, and the one that clients
+ * are made from, which differs from it:
+ *
+ *   - a mongodb+srv name has been looked up, on a thread: the library would do that on the hub,
+ *     for every client;
+ *   - it has no user, where our streams log in; the library's way to do that takes the hub 25 ms
+ *     for each client;
+ *   - it does not speak of TLS, which is our streams' business (but for X.509, where the library
+ *     takes the user's name from the certificate).
+ *
+ * What can be found out about a setting without a server is found out in the call that makes the
+ * pool. No message repeats what may be a piece of a password.
+ */
+#include "mongo_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { CONNECT_MS = 2000 };
+
+/* ---- memory ------------------------------------------------------------------------ */
+
+static const size_t texts[] = {
+    offsetof(weir_mongo_opts, uri),          offsetof(weir_mongo_opts, tls_ca),
+    offsetof(weir_mongo_opts, tls_cert_key), offsetof(weir_mongo_opts, tls_cert_key_password),
+    offsetof(weir_mongo_opts, tls_crl),      offsetof(weir_mongo_opts, api_version),
+};
+
+enum { TEXTS = sizeof texts / sizeof *texts };
+
+static const char **text(weir_mongo_opts *opts, size_t i)
+{
+    return (const char **)((char *)opts + texts[i]);
+}
+
+/* Through volatile, so that it is done although nobody reads it any more. */
+static void wipe(const char *secret)
+{
+    volatile char *p = (volatile char *)secret;
+
+    while (p && *p)
+        *p++ = '\0';
+}
+
+void mo_config_free(void *arg)
+{
+    struct mo_config *config = arg;
+
+    if (!config)
+        return;
+    for (size_t i = 0; i < MO_TOMBSTONES; i++)
+        mo_client_free(config->tombstones[i]);
+    mo_tls_context_free(config->tls);
+    mongoc_uri_destroy(config->uri);
+    mongoc_uri_destroy(config->given);
+    wipe(config->opts.uri);
+    wipe(config->opts.tls_cert_key_password);
+    for (size_t i = 0; i < TEXTS; i++)
+        free((char *)*text(&config->opts, i));
+    free(config);
+}
+
+static bool copy_texts(const weir_mongo_opts *from, weir_mongo_opts *to)
+{
+    bool complete = true;
+
+    *to = *from;
+    for (size_t i = 0; i < TEXTS; i++) {
+        const char *given = *text((weir_mongo_opts *)from, i);
+        bool        none = !given || !*given;
+
+        *text(to, i) = none ? NULL : strdup(given);
+        complete = complete && (none || *text(to, i));
+    }
+    return complete;
+}
+
+/* ---- what is given ----------------------------------------------------------------- */
+
+/*
+ * A user or a password with a forgotten escape makes the library take a piece of it for a host,
+ * or for an option, and print that. So the URI must be in order as far as that goes before the
+ * library sees it.
+ */
+static weir_status check_escapes(const char *uri, weir_error *err)
+{
+    const char *begin = strstr(uri, "://");
+
+    if (!begin || (strncmp(uri, "mongodb://", 10) != 0 && strncmp(uri, "mongodb+srv://", 14) != 0))
+        return weir_error_set(err, WEIR_USAGE,
+                              "the URI must begin with mongodb:// or mongodb+srv://");
+    begin += 3;
+    const char *end = begin + strcspn(begin, "/?#");
+    const char *at = memchr(begin, '@', (size_t)(end - begin));
+    if (strchr(at ? at + 1 : end, '@'))
+        return weir_error_set(err, WEIR_USAGE,
+                              "'@', '/', '?', '#', ':' and '%%' in the URI's user, password or any "
+                              "other part must be written %%40, %%2F, %%3F, %%23, %%3A and %%25");
+    const char *colon = at ? memchr(begin, ':', (size_t)(at - begin)) : NULL;
+    if (colon && memchr(colon + 1, ':', (size_t)(at - colon - 1)))
+        return weir_error_set(err, WEIR_USAGE,
+                              "a ':' in the URI's user or password must be written %%3A");
+    return WEIR_OK;
+}
+
+/* The same URI with another user, to see whether it is the user that is wrong with it. */
+static bool wrong_without_user(const char *uri, bson_error_t *error)
+{
+    const char *begin = strstr(uri, "://") + 3;
+    const char *at = strchr(begin, '@');
+    char       *other = bson_strdup_printf("%.*su:p%s", (int)(begin - uri), uri, at ? at : "");
+    mongoc_uri_t *parsed = at ? mongoc_uri_new_with_error(other, error) : NULL;
+
+    bson_free(other);
+    mongoc_uri_destroy(parsed);
+    return at && !parsed;
+}
+
+static weir_status parse(struct mo_config *config, weir_error *err)
+{
+    const char   *uri = config->opts.uri;
+    bson_error_t  error = { 0 };
+    weir_status   status;
+
+    if (!uri)
+        return weir_error_set(err, WEIR_USAGE, "uri is missing: mongodb://host/database");
+    status = check_escapes(uri, err);
+    if (status != WEIR_OK)
+        return status;
+    config->given = mongoc_uri_new_with_error(uri, &error);
+    if (config->given)
+        return WEIR_OK;
+    if (strchr(uri, '@') && !wrong_without_user(uri, &error))
+        return weir_error_set(err, WEIR_USAGE,
+                              "the URI's user or password is malformed: a '%%' in it must be "
+                              "written %%25, and both must be UTF-8");
+    return weir_error_set(err, WEIR_USAGE, "the URI is wrong: %s", error.message);
+}
+
+/* ---- what cannot be done ----------------------------------------------------------- */
+
+static weir_status check_mechanism(const mongoc_uri_t *uri, weir_error *err)
+{
+    const char *mechanism = mongoc_uri_get_auth_mechanism(uri);
+
+    if (mechanism && strcasecmp(mechanism, "GSSAPI") == 0)
+        return weir_error_set(err, WEIR_USAGE,
+                              "authMechanism=GSSAPI blocks the thread while Kerberos asks its "
+                              "servers: use SCRAM-SHA-256, MONGODB-X509 or PLAIN");
+    if (mechanism && strcasecmp(mechanism, "MONGODB-AWS") == 0)
+        return weir_error_set(err, WEIR_USAGE,
+                              "authMechanism=MONGODB-AWS blocks the thread while it asks for "
+                              "credentials: use SCRAM-SHA-256, MONGODB-X509 or PLAIN");
+    if (mechanism && strcasecmp(mechanism, "MONGODB-CR") == 0)
+        return weir_error_set(err, WEIR_USAGE,
+                              "authMechanism=MONGODB-CR is gone since MongoDB 4.0: use "
+                              "SCRAM-SHA-256 or SCRAM-SHA-1");
+    return WEIR_OK;
+}
+
+/* A time of zero means its default to the library. */
+static weir_status check_time(const mongoc_uri_t *uri, const char *name, weir_error *err)
+{
+    if (mongoc_uri_get_option_as_int32(uri, name, 0) >= 0)
+        return WEIR_OK;
+    return weir_error_set(err, WEIR_USAGE,
+                          "%s must not be negative: a server that is silent would be waited for "
+                          "without end (leave it out for a default)", name);
+}
+
+static weir_status check_options(const mongoc_uri_t *uri, weir_error *err)
+{
+    static const char *const times[] = { MONGOC_URI_SOCKETTIMEOUTMS, MONGOC_URI_CONNECTTIMEOUTMS,
+                                         MONGOC_URI_SERVERSELECTIONTIMEOUTMS };
+
+    if (mongoc_uri_get_option_as_bool(uri, MONGOC_URI_LOADBALANCED, false))
+        return weir_error_set(err, WEIR_USAGE,
+                              "loadBalanced=true is not supported: name the mongos servers");
+    if (!mongoc_uri_get_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, true))
+        return weir_error_set(err, WEIR_USAGE,
+                              "serverSelectionTryOnce=false is not supported, since it holds a "
+                              "client for up to 30 s: leave it out, and try again where a server "
+                              "may come back");
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        weir_status status = check_time(uri, times[i], err);
+        if (status != WEIR_OK)
+            return status;
+    }
+    return check_mechanism(uri, err);
+}
+
+/* ---- defaults ---------------------------------------------------------------------- */
+
+static void take_for_pool(const mongoc_uri_t *uri, weir_pool_opts *pool)
+{
+    if (!pool->max_size)
+        pool->max_size = (unsigned)mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MAXPOOLSIZE, 0);
+    if (!pool->min_idle)
+        pool->min_idle = (unsigned)mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MINPOOLSIZE, 0);
+    if (!pool->idle_timeout_ms)
+        pool->idle_timeout_ms = mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MAXIDLETIMEMS, 0);
+    if (!pool->acquire_timeout_ms)
+        pool->acquire_timeout_ms =
+            mongoc_uri_get_option_as_int32(uri, MONGOC_URI_WAITQUEUETIMEOUTMS, 0);
+}
+
+/* weir's own default of five minutes is the library's, too. */
+static int32_t as_ms(int64_t given, int32_t usual)
+{
+    if (given == 0)
+        return usual;
+    return given < 0 || given > INT32_MAX ? INT32_MAX : (int32_t)given;
+}
+
+static int32_t time_of(mongoc_uri_t *uri, const char *name, int32_t usual)
+{
+    int32_t ms = mongoc_uri_get_option_as_int32(uri, name, 0);
+
+    if (!ms)
+        mongoc_uri_set_option_as_int32(uri, name, ms = usual);
+    return ms;
+}
+
+static void default_flag(mongoc_uri_t *uri, const char *name, bool value)
+{
+    if (!mongoc_uri_has_option(uri, name))
+        mongoc_uri_set_option_as_bool(uri, name, value);
+}
+
+static void fill_in(struct mo_config *config)
+{
+    mongoc_uri_t         *uri = config->given;
+    const weir_pool_opts *pool = &config->opts.pool;
+    int32_t               longest = as_ms(pool->connect_timeout_ms, 10000);
+
+    take_for_pool(uri, &config->opts.pool);
+    default_flag(uri, MONGOC_URI_RETRYREADS, false);
+    default_flag(uri, MONGOC_URI_RETRYWRITES, false);
+    if (!mo_sleep_cooperates()) { /* a retry is what sleeps */
+        mongoc_uri_set_option_as_bool(uri, MONGOC_URI_RETRYREADS, false);
+        mongoc_uri_set_option_as_bool(uri, MONGOC_URI_RETRYWRITES, false);
+    }
+    if (config->opts.direct)
+        mongoc_uri_set_option_as_bool(uri, MONGOC_URI_DIRECTCONNECTION, true);
+    config->connect_ms = time_of(uri, MONGOC_URI_CONNECTTIMEOUTMS,
+                                 longest < CONNECT_MS ? longest : CONNECT_MS);
+    time_of(uri, MONGOC_URI_SOCKETTIMEOUTMS, as_ms(pool->query_timeout_ms, 300000));
+}
+
+static weir_status check_fields(const struct mo_config *config, weir_error *err)
+{
+    const mongoc_host_list_t   *hosts = mongoc_uri_get_hosts(config->given);
+    const char                 *api = config->opts.api_version;
+    mongoc_server_api_version_t version;
+
+    if (api && !mongoc_server_api_version_from_string(api, &version))
+        return weir_error_set(err, WEIR_USAGE, "api_version must be \"1\", or left out");
+    if (config->opts.direct && (!hosts || hosts->next))
+        return weir_error_set(err, WEIR_USAGE, "direct needs a URI that names one server");
+    return WEIR_OK;
+}
+
+/* ---- TLS --------------------------------------------------------------------------- */
+
+static bool is_local(const mongoc_host_list_t *host)
+{
+    return host->family == AF_UNIX || strcmp(host->host, "localhost") == 0 ||
+           strncmp(host->host, "127.", 4) == 0 || strcmp(host->host, "::1") == 0;
+}
+
+static bool all_local(const mongoc_uri_t *uri)
+{
+    const mongoc_host_list_t *host = mongoc_uri_get_hosts(uri);
+    bool                      local = host;
+
+    for (; host; host = host->next)
+        local = local && is_local(host);
+    return local;
+}
+
+static bool wants_tls(const struct mo_config *config)
+{
+    const weir_mongo_opts *opts = &config->opts;
+
+    if (mongoc_uri_has_option(config->given, MONGOC_URI_TLS))
+        return mongoc_uri_get_option_as_bool(config->given, MONGOC_URI_TLS, true);
+    return opts->tls_ca || opts->tls_cert_key || opts->tls_crl ||
+           mongoc_uri_get_tls(config->given) || !all_local(config->given);
+}
+
+static const char *either(const char *field, const mongoc_uri_t *uri, const char *option)
+{
+    return field ? field : mongoc_uri_get_option_as_utf8(uri, option, NULL);
+}
+
+static bool flag(const mongoc_uri_t *uri, const char *option)
+{
+    return mongoc_uri_get_option_as_bool(uri, option, false);
+}
+
+static bool uses_x509(const mongoc_uri_t *uri)
+{
+    const char *mechanism = mongoc_uri_get_auth_mechanism(uri);
+
+    return mechanism && strcasecmp(mechanism, "MONGODB-X509") == 0;
+}
+
+static weir_status make_tls(struct mo_config *config, weir_error *err)
+{
+    mongoc_uri_t      *uri = config->given;
+    bool               lax = flag(uri, MONGOC_URI_TLSINSECURE);
+    struct mo_tls_opts opts = {
+        .ca_file = either(config->opts.tls_ca, uri, MONGOC_URI_TLSCAFILE),
+        .cert_key_file = either(config->opts.tls_cert_key, uri, MONGOC_URI_TLSCERTIFICATEKEYFILE),
+        .cert_key_password = either(config->opts.tls_cert_key_password, uri,
+                                    MONGOC_URI_TLSCERTIFICATEKEYFILEPASSWORD),
+        .crl_file = config->opts.tls_crl,
+        .allow_invalid_certificates =
+            lax || flag(uri, MONGOC_URI_TLSALLOWINVALIDCERTIFICATES),
+        .allow_invalid_names = lax || flag(uri, MONGOC_URI_TLSALLOWINVALIDHOSTNAMES),
+    };
+
+    if (!wants_tls(config))
+        return uses_x509(uri) ? weir_error_set(err, WEIR_USAGE, "MONGODB-X509 needs tls=true")
+                              : WEIR_OK;
+    if (uses_x509(uri) && !opts.cert_key_file)
+        return weir_error_set(err, WEIR_USAGE,
+                              "MONGODB-X509 needs a certificate: tls_cert_key, or "
+                              "tlsCertificateKeyFile in the URI");
+    if (uses_x509(uri)) /* the library reads the user's name there */
+        mongoc_uri_set_option_as_utf8(uri, MONGOC_URI_TLSCERTIFICATEKEYFILE, opts.cert_key_file);
+    return mo_tls_context_new(&opts, &config->tls, err);
+}
+
+/* ---- who logs in ------------------------------------------------------------------- */
+
+static bool scram_of(const char *name, enum mo_mechanism *mechanism)
+{
+    *mechanism = MO_MECHANISM_ANY;
+    if (!name)
+        return true;
+    *mechanism = strcasecmp(name, "SCRAM-SHA-1") == 0 ? MO_SCRAM_SHA_1 : MO_SCRAM_SHA_256;
+    return *mechanism == MO_SCRAM_SHA_1 || strcasecmp(name, "SCRAM-SHA-256") == 0;
+}
+
+/* A password that is not ASCII must be prepared by SASLprep, and that is the library's. */
+static void choose_login(struct mo_config *config)
+{
+    const mongoc_uri_t *uri = config->given;
+    struct mo_user     *user = &config->user;
+
+    user->name = mongoc_uri_get_username(uri);
+    user->password = mongoc_uri_get_password(uri);
+    user->source = mongoc_uri_get_auth_source(uri);
+    user->api_version = config->opts.api_version;
+    config->own_login = !config->opts.library_scram && user->name && user->password &&
+                        scram_of(mongoc_uri_get_auth_mechanism(uri), &user->mechanism) &&
+                        mo_password_is_plain(user->password);
+}
+
+/* ---- the URI for clients ----------------------------------------------------------- */
+
+/* A path of a Unix socket must be escaped; letters, digits and a few signs need not be. */
+static void append_host(bson_string_t *to, const mongoc_host_list_t *host)
+{
+    if (host->family != AF_UNIX) {
+        bson_string_append(to, host->host_and_port);
+        return;
+    }
+    for (const char *p = host->host; *p; p++) {
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                     (*p >= '0' && *p <= '9') || *p == '-' || *p == '_' || *p == '.';
+        if (plain)
+            bson_string_append_c(to, *p);
+        else
+            bson_string_append_printf(to, "%%%02X", (unsigned char)*p);
+    }
+}
+
+static mongoc_uri_t *uri_of_hosts(const mongoc_host_list_t *host, bson_error_t *error)
+{
+    bson_string_t *string = bson_string_new("mongodb://");
+
+    for (; host; host = host->next) {
+        append_host(string, host);
+        if (host->next)
+            bson_string_append_c(string, ',');
+    }
+    bson_string_append_c(string, '/');
+    mongoc_uri_t *uri = mongoc_uri_new_with_error(string->str, error);
+    bson_string_free(string, true);
+    return uri;
+}
+
+static bool left_out(const struct mo_config *config, const char *option)
+{
+    if (strncmp(option, "srv", 3) == 0)
+        return true; /* it is resolved by now */
+    return strncmp(option, "tls", 3) == 0 && !uses_x509(config->given);
+}
+
+/* Write and read concerns are in the list, too, in forms that cannot be set one by one. */
+static void copy_options(const struct mo_config *config, const mongoc_uri_t *from, mongoc_uri_t *to)
+{
+    bson_iter_t at;
+
+    if (!bson_iter_init(&at, mongoc_uri_get_options(from)))
+        return;
+    while (bson_iter_next(&at)) {
+        const char *name = bson_iter_key(&at);
+        if (left_out(config, name))
+            continue;
+        if (BSON_ITER_HOLDS_INT32(&at) && mongoc_uri_option_is_int32(name))
+            mongoc_uri_set_option_as_int32(to, name, bson_iter_int32(&at));
+        else if (BSON_ITER_HOLDS_INT64(&at) && mongoc_uri_option_is_int64(name))
+            mongoc_uri_set_option_as_int64(to, name, bson_iter_int64(&at));
+        else if (BSON_ITER_HOLDS_BOOL(&at) && mongoc_uri_option_is_bool(name))
+            mongoc_uri_set_option_as_bool(to, name, bson_iter_bool(&at));
+        else if (BSON_ITER_HOLDS_UTF8(&at) && mongoc_uri_option_is_utf8(name))
+            mongoc_uri_set_option_as_utf8(to, name, bson_iter_utf8(&at, NULL));
+    }
+}
+
+static void copy_compressors(const mongoc_uri_t *from, mongoc_uri_t *to)
+{
+    bson_string_t *names = bson_string_new(NULL);
+    bson_iter_t    at;
+
+    if (bson_iter_init(&at, mongoc_uri_get_compressors(from)))
+        while (bson_iter_next(&at)) {
+            if (names->len)
+                bson_string_append_c(names, ',');
+            bson_string_append(names, bson_iter_key(&at));
+        }
+    if (names->len)
+        mongoc_uri_set_compressors(to, names->str);
+    bson_string_free(names, true);
+}
+
+static void copy_login(const mongoc_uri_t *from, mongoc_uri_t *to)
+{
+    bson_t properties;
+
+    if (mongoc_uri_get_username(from))
+        mongoc_uri_set_username(to, mongoc_uri_get_username(from));
+    if (mongoc_uri_get_password(from))
+        mongoc_uri_set_password(to, mongoc_uri_get_password(from));
+    if (mongoc_uri_get_auth_mechanism(from))
+        mongoc_uri_set_auth_mechanism(to, mongoc_uri_get_auth_mechanism(from));
+    if (mongoc_uri_get_auth_source(from))
+        mongoc_uri_set_auth_source(to, mongoc_uri_get_auth_source(from));
+    if (mongoc_uri_get_mechanism_properties(from, &properties))
+        mongoc_uri_set_mechanism_properties(to, &properties);
+}
+
+/* A URI with the same meaning, as far as a client is concerned. `from` has its hosts. */
+static weir_status derive(struct mo_config *config, const mongoc_uri_t *from, weir_error *err)
+{
+    bson_error_t  error;
+    mongoc_uri_t *uri = uri_of_hosts(mongoc_uri_get_hosts(from), &error);
+
+    if (!uri)
+        return weir_error_set(err, WEIR_CONNECT, "the deployment's hosts are wrong: %s",
+                              error.message);
+    copy_options(config, from, uri);
+    copy_compressors(from, uri);
+    if (mongoc_uri_get_database(from))
+        mongoc_uri_set_database(uri, mongoc_uri_get_database(from));
+    mongoc_uri_set_read_prefs_t(uri, mongoc_uri_get_read_prefs_t(from));
+    mongoc_uri_set_read_concern(uri, mongoc_uri_get_read_concern(from));
+    mongoc_uri_set_write_concern(uri, mongoc_uri_get_write_concern(from));
+    if (!config->own_login)
+        copy_login(from, uri);
+    config->uri = uri;
+    return WEIR_OK;
+}
+
+/* ---- mongodb+srv ------------------------------------------------------------------- */
+
+struct lookup {
+    mongoc_uri_t    *uri;    /* in */
+    mongoc_client_t *client; /* out: one that is never connected, but knows its hosts */
+    bson_error_t     error;
+};
+
+static void look_up(void *arg)
+{
+    struct lookup *lookup = arg;
+
+    lookup->client = mongoc_client_new_from_uri_with_error(lookup->uri, &lookup->error);
+}
+
+static unsigned count_hosts(const mongoc_uri_t *uri)
+{
+    unsigned count = 0;
+
+    for (const mongoc_host_list_t *host = mongoc_uri_get_hosts(uri); host; host = host->next)
+        count++;
+    return count ? count : 1;
+}
+
+weir_status mo_config_settle(struct mo_config *config, weir_deadline deadline, weir_error *err)
+{
+    struct lookup lookup = { .uri = config->given };
+
+    if (config->uri)
+        return WEIR_OK;
+    weir_status status = weir_offload(look_up, &lookup, deadline);
+    if (status != WEIR_OK)
+        return weir_error_set(err, WEIR_CONNECT, "%s was not looked up: %s", config->target,
+                              weir_status_name(status));
+    if (!lookup.client)
+        return weir_error_set(err, WEIR_CONNECT, "cannot look up %s: %s", config->target,
+                              lookup.error.message);
+    status = config->uri ? WEIR_OK /* by another connection, meanwhile */
+                         : derive(config, mongoc_client_get_uri(lookup.client), err);
+    mongoc_client_destroy(lookup.client);
+    if (status == WEIR_OK)
+        config->members = count_hosts(config->uri);
+    return status;
+}
+
+/* ---- the whole --------------------------------------------------------------------- */
+
+static void name_target(struct mo_config *config)
+{
+    const char               *srv = mongoc_uri_get_srv_hostname(config->given);
+    const mongoc_host_list_t *host = mongoc_uri_get_hosts(config->given);
+    size_t                    have = 0, room = sizeof config->target;
+
+    if (srv)
+        snprintf(config->target, room, "%s", srv);
+    for (; host && !srv && have < room; host = host->next)
+        have += (size_t)snprintf(config->target + have, room - have, "%s%s", have ? "," : "",
+                                 host->family == AF_UNIX ? host->host : host->host_and_port);
+}
+
+static weir_status fill_and_check(struct mo_config *config, weir_error *err)
+{
+    weir_status status = parse(config, err);
+
+    if (status == WEIR_OK)
+        status = check_options(config->given, err);
+    if (status == WEIR_OK)
+        status = check_fields(config, err);
+    if (status != WEIR_OK)
+        return status;
+    fill_in(config);
+    name_target(config);
+    choose_login(config);
+    config->members = count_hosts(config->given);
+    status = make_tls(config, err);
+    if (status != WEIR_OK || mongoc_uri_get_srv_hostname(config->given))
+        return status;
+    return derive(config, config->given, err);
+}
+
+weir_status mo_config_new(const weir_mongo_opts *opts, struct mo_config **out, weir_error *err)
+{
+    struct mo_config *config;
+    weir_status       status;
+
+    *out = NULL;
+    if (!opts)
+        return weir_error_set(err, WEIR_USAGE, "options are missing: at least a uri is needed");
+    config = calloc(1, sizeof *config);
+    if (!config)
+        return weir_error_set(err, WEIR_NOMEM, "no memory for the pool's settings");
+    status = copy_texts(opts, &config->opts)
+                 ? fill_and_check(config, err)
+                 : weir_error_set(err, WEIR_NOMEM, "no memory for the pool's settings");
+    if (status == WEIR_OK)
+        *out = config;
+    else
+        mo_config_free(config);
+    return status;
+}
