@@ -213,6 +213,20 @@ void        groups_destroy(weir_hub *hub);
 /* alarm.c */
 void alarms_ring(weir_hub *hub);
 
+/* weir_alarm_reserve() for one. */
+static inline bool alarm_reserve(weir_hub *hub)
+{
+    if (hub->alarm_reserved == hub->alarm_room)
+        return weir_alarm_reserve(1) == WEIR_OK;
+    hub->alarm_reserved++;
+    return true;
+}
+
+static inline void alarm_give_back(weir_hub *hub)
+{
+    hub->alarm_reserved--;
+}
+
 /* fd.c */
 void fds_free(weir_hub *hub);
 

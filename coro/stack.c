@@ -60,6 +60,7 @@ size_t stack_round(size_t size)
 void depot_init(struct depot *depot, size_t size)
 {
     *depot = (struct depot){ .size = size };
+    depot->sampled = size >= KEEP + SAMPLES * SAMPLE_STEP && !context_is_watched();
 }
 
 /* Take over a record whose mapping is gone, or make one. */
@@ -175,7 +176,7 @@ static bool is_used(const struct depot *depot, const struct stack *stack, unsign
  */
 static bool used_deep(struct depot *depot, const struct stack *stack)
 {
-    if (depot->size < KEEP + SAMPLES * SAMPLE_STEP || context_is_watched())
+    if (!depot->sampled)
         return false;
     if (is_used(depot, stack, 0))
         return true;

@@ -29,6 +29,7 @@ struct depot {
     struct slab  *slabs;
     size_t        size; /* usable bytes of each */
     size_t        in_use;
+    bool          sampled;    /* deep use of one that is given back is looked for */
     unsigned      given_back; /* so often: chooses where deep use is looked for */
 };
 

@@ -175,7 +175,7 @@ static void retire(weir_task *task)
     task->state = TASK_DONE;
     task->hub->reserve--;
     weir_alarm_stop(&task->alarm);
-    weir_alarm_reserve(-1);
+    alarm_give_back(task->hub);
     give_stack_back(task);
     task_forget(task);
 }
@@ -197,7 +197,7 @@ static void end_spawned(weir_hub *hub, weir_task *task)
     /* Nobody spawns between this and the switch away, so the stack we stand on stays ours. */
     give_stack_back(task);
     weir_alarm_stop(&task->alarm);
-    weir_alarm_reserve(-1);
+    alarm_give_back(hub);
     group_member_done(task->group, task);
 }
 
@@ -253,7 +253,7 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
 {
     struct depot *depot = depot_of(hub, opts);
     weir_task    *task = depot ? record_take(hub) : NULL;
-    if (!task || weir_alarm_reserve(1) != WEIR_OK) {
+    if (!task || !alarm_reserve(hub)) {
         if (task)
             record_give(hub, task);
         weir_error_set(err, WEIR_NOMEM, "no memory for a coroutine");
@@ -261,7 +261,7 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
     }
     struct stack *stack = stack_take(depot, err);
     if (!stack) {
-        weir_alarm_reserve(-1);
+        alarm_give_back(hub);
         record_give(hub, task);
         return NULL;
     }
