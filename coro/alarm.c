@@ -114,10 +114,24 @@ int64_t hub_next_alarm(const weir_hub *hub)
 void alarms_ring(weir_hub *hub)
 {
     hub->ringing = true;
+    if (hub->alarm_count && hub->alarms[1].at_ns <= hub->now_ns) {
+        hub->lag_ns = hub->now_ns - hub->alarms[1].at_ns;
+        if (hub->lag_ns > hub->max_lag_ns)
+            hub->max_lag_ns = hub->lag_ns;
+    }
     while (hub->alarm_count && hub->alarms[1].at_ns <= hub->now_ns) {
         weir_alarm *alarm = hub->alarms[1].alarm;
         take_out(hub, alarm);
         alarm->fn(alarm);
     }
+    hub->ringing = false;
+}
+
+/* Whoever set them is gone, or knows by his fork hook that none is set any more. */
+void alarms_forked(weir_hub *hub)
+{
+    for (unsigned slot = 1; slot <= hub->alarm_count; slot++)
+        hub->alarms[slot].alarm->slot = 0;
+    hub->alarm_count = 0;
     hub->ringing = false;
 }

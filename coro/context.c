@@ -8,6 +8,8 @@
  * With fcontext the one who is switched to learns from the jump where the other one left off,
  * and must write it down for him.
  */
+#define _GNU_SOURCE /* names of saved registers */
+
 #include "context.h"
 
 #ifdef CONTEXT_ASAN
@@ -43,6 +45,13 @@ static void prepare(struct context *context, void *low, size_t size, void (*entr
 #endif
 }
 
+/* Both back ends' functions are shorter than this; what stands behind them is theirs, or merely
+   not looked into. */
+static int is_within(const void *pc, const void *function)
+{
+    return (size_t)pc - (size_t)function < 512;
+}
+
 #ifdef WEIR_CONTEXT_UCONTEXT
 
 __thread struct context *context_left_ __attribute__((tls_model("initial-exec")));
@@ -72,6 +81,23 @@ const char *context_backend(void)
     return "ucontext";
 }
 
+const void *context_depth(const struct context *context)
+{
+#if defined(__x86_64__)
+    return (const void *)context->machine.uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+    return (const void *)context->machine.uc_mcontext.sp;
+#else
+    (void)context;
+    return NULL;
+#endif
+}
+
+int context_is_switching(const void *pc)
+{
+    return is_within(pc, (const void *)swapcontext) || is_within(pc, (const void *)setcontext);
+}
+
 #else
 
 void *make_fcontext(void *high, size_t size, void (*fn)(context_transfer_));
@@ -96,6 +122,16 @@ void context_make(struct context *context, void *low, size_t size, void (*entry)
 const char *context_backend(void)
 {
     return "fcontext";
+}
+
+const void *context_depth(const struct context *context)
+{
+    return context->machine;
+}
+
+int context_is_switching(const void *pc)
+{
+    return is_within(pc, (const void *)jump_fcontext) || is_within(pc, (const void *)make_fcontext);
 }
 
 #endif

@@ -74,6 +74,13 @@ int context_is_watched(void);
 
 const char *context_backend(void);
 
+/* How deep its stack is in use, for one that is not running: an address, NULL where unknown. */
+const void *context_depth(const struct context *context);
+
+/* Is this address within the switch itself, where a stack is neither the one nor the other?
+   Async-signal-safe. */
+int context_is_switching(const void *pc);
+
 /* ---- the switch --------------------------------------------------------------------- */
 
 /* Before leaving. A NULL save destroys the fake frames of one that is never taken up again. */

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 struct fd_slot {
@@ -52,12 +53,18 @@ static inline int wanted_of(const struct fd_slot *slot)
            (slot->writer ? WEIR_WRITE : 0);
 }
 
+static inline void set_interest(weir_hub *hub, struct fd_slot *slot, int interest)
+{
+    hub->watched += (unsigned)(interest != 0) - (unsigned)(slot->interest != 0);
+    slot->interest = (unsigned char)interest;
+}
+
 static int watch(weir_hub *hub, int fd, struct fd_slot *slot, int wanted)
 {
     int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->quiet);
 
     if (errnum == 0)
-        slot->interest = (unsigned char)wanted;
+        set_interest(hub, slot, wanted);
     return errnum;
 }
 
@@ -79,7 +86,7 @@ void hub_fd_ready(weir_hub *hub, int fd, int events)
         return;
     slot->ready |= (unsigned char)events;
     if (!slot->quiet)
-        slot->interest = 0; /* it was watched for this once */
+        set_interest(hub, slot, 0); /* it was watched for this once */
     if ((events & WEIR_WRITE) && slot->writer)
         task_wake(slot->writer, WEIR_OK);
     if (!(events & WEIR_READ))
@@ -107,8 +114,17 @@ void hub_fd_invalid(weir_hub *hub, int fd)
 
     if (!slot)
         return;
-    slot->interest = 0;
+    set_interest(hub, slot, 0);
     end_waits(slot, WEIR_USAGE);
+}
+
+/* In the child: nothing is watched, and nobody waits. */
+void fds_forked(weir_hub *hub)
+{
+    for (int i = 0; i < FD_CHUNKS; i++)
+        if (hub->fds[i])
+            memset(hub->fds[i], 0, FD_CHUNK * sizeof *hub->fds[i]);
+    hub->watched = 0;
 }
 
 /* ---- waiting ------------------------------------------------------------------------ */
@@ -233,7 +249,7 @@ weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
     slot->quiet = fn;
     slot->arg = arg;
     slot->muted = false;
-    slot->interest = 0; /* what there is may be for once */
+    set_interest(hub, slot, 0); /* what there is may be for once */
     int errnum = apply(hub, fd, slot);
     if (errnum == 0)
         return WEIR_OK;

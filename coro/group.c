@@ -9,6 +9,7 @@
  * A place in a bounded group passes from the member that ends to the spawner that has waited
  * longest in the same step: the count never dips, so nobody can slip in between.
  */
+#include "group.h"
 #include "log.h"
 #include "waitq.h"
 
@@ -21,12 +22,6 @@ struct missing {
     const char *site;
 };
 
-/* Members that will not change any more, in the order in which they became so. */
-struct roll {
-    struct list  members;
-    struct list *told; /* the last one weir_group_next() has told, or the head */
-};
-
 /* Somebody in weir_group_next(). */
 struct asker {
     struct weir_waiter_ waiter;
@@ -37,23 +32,6 @@ struct spawner {
     struct list link;
     weir_waker  waker;
     bool        granted;
-};
-
-struct weir_group {
-    weir_group_opts opts;
-    weir_hub       *hub;
-    struct list     link;       /* in the hub's groups */
-    struct list     running;
-    struct roll     ended, missing;
-    struct list     waiters;    /* for all to end */
-    weir_waitq      askers;     /* for the next one to end: none is untold then */
-    struct list     spawners;   /* for a place */
-    unsigned        count;      /* running, and places granted to spawners */
-    unsigned        own_spawners; /* members that wait to spawn into their own group */
-    bool            canceled;
-    int64_t         limit_ns;
-    uint64_t        spawned, failures;
-    weir_status     first;      /* failure */
 };
 
 /* ---- who has ended ------------------------------------------------------------------ */
@@ -147,6 +125,10 @@ weir_group *group_make(weir_hub *hub, const weir_group_opts *opts)
     group->limit_ns = hub->running ? hub->running->limit_ns : INT64_MAX;
     if (group->opts.deadline.at_ns && group->opts.deadline.at_ns < group->limit_ns)
         group->limit_ns = group->opts.deadline.at_ns;
+    if (hub->running) {
+        group->maker = hub->running->id;
+        hub->running->has_groups = true;
+    }
     list_append(&hub->groups, &group->link);
     list_init(&group->running);
     roll_init(&group->ended);
@@ -449,6 +431,39 @@ void weir_group_free(weir_group *group)
         (void)weir_group_wait(group, WEIR_FOREVER);
     }
     group_destroy(group);
+}
+
+/* ---- after a fork --------------------------------------------------------------------- */
+
+/*
+ * In the child those that do not run there count as cancelled, so that nobody waits for them.
+ * Their records stay theirs: somebody may ask about one.
+ */
+static void drop_members(weir_group *group, weir_task *survivor)
+{
+    LIST_EACH(node, &group->running) {
+        weir_task *task = LIST_OF(node, weir_task, link);
+        if (task == survivor)
+            continue;
+        task->status = WEIR_CANCELED;
+        count_failure(group, WEIR_CANCELED);
+        list_unlink(&task->link);
+        if (keeps(group, WEIR_CANCELED, false))
+            roll_append(&group->ended, &task->link, false);
+    }
+}
+
+void groups_forked(weir_hub *hub, weir_task *survivor)
+{
+    LIST_EACH(node, &hub->groups) {
+        weir_group *group = LIST_OF(node, weir_group, link);
+        drop_members(group, survivor);
+        group->count = !list_empty(&group->running);
+        group->own_spawners = 0;
+        list_init(&group->waiters); /* whoever waited was dropped */
+        list_init(&group->spawners);
+        group->askers = (weir_waitq){ 0 };
+    }
 }
 
 /* ---- numbers ------------------------------------------------------------------------ */

@@ -31,16 +31,28 @@ bool hub_is_busy(const weir_hub *hub)
 
 /* ---- a turn ------------------------------------------------------------------------- */
 
+/* Only this thread writes it, so adding needs no lock. */
+static inline void beat(weir_hub *hub)
+{
+    atomic_store_explicit(&hub->beat,
+                          atomic_load_explicit(&hub->beat, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
 enum hub_wish hub_turn(weir_hub *hub)
 {
     weir_task *task;
 
+    beat(hub);
     hub->now_ns = hub->reactor->ops->clock(hub->reactor);
     hub_batch_begin(hub);
     hub_take_remote_wakes(hub);
     alarms_ring(hub);
     while ((task = hub_pick(hub)) != NULL)
         hub_start(task);
+    if (hub->traced)
+        hub_trace(hub, NULL);
+    beat(hub);
 
     if (hub->ready_first)
         return HUB_AGAIN;
@@ -67,6 +79,7 @@ weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error
     hub->cxx_at = __cxa_get_globals ? __cxa_get_globals() : NULL;
     hub->now_ns = reactor->ops->clock(reactor);
     hub->end_hooks.prev = hub->end_hooks.next = &hub->end_hooks;
+    hub->fork_hooks.prev = hub->fork_hooks.next = &hub->fork_hooks;
     pthread_mutex_init(&hub->lock, NULL);
     context_init_thread(&hub->context);
     depot_init(&hub->depot, stack_round(opts && opts->stack_size ? opts->stack_size : STACK));
@@ -77,13 +90,20 @@ weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error
         weir_error_set(err, WEIR_NOMEM, "no memory for a hub");
         return NULL;
     }
+    if (opts) {
+        hub->no_remote_wakes = opts->no_remote_wakes;
+        hub->heeds_signals = opts->cancel_on_signals;
+    }
     fault_watch_thread();
+    fork_mind();
+    hubs_add(hub);
     weir_hot_hub_ = (struct hot_hub *)hub;
     return hub;
 }
 
 void hub_free(weir_hub *hub)
 {
+    hubs_remove(hub);
     groups_destroy(hub);
     if (hub->reserve)
         LOG(WEIR_LOG_WARN, "%u coroutines were still in reserve when their hub ended",
@@ -114,12 +134,6 @@ void weir_hub_end_hook_add(weir_exit_hook *hook)
     hook->next->prev = hook;
 }
 
-struct program {
-    weir_fn     app;
-    void       *arg;
-    weir_status result;
-};
-
 /* The last coroutine: whatever was left open is closed, latest first. */
 static weir_status close_what_is_open(void *arg)
 {
@@ -134,25 +148,41 @@ static weir_status close_what_is_open(void *arg)
     return WEIR_OK;
 }
 
-static weir_status main_body(void *arg)
+/* Everybody spawned is waited for, whoever spawned them, until `left` is: us, if we count. */
+static weir_status outlive_the_others(weir_hub *hub, unsigned left)
 {
-    struct program *program = arg;
-    weir_hub       *hub = hub_here_;
-
-    program->result = program->app(program->arg);
-
-    /* Everybody whom it spawned is waited for, whoever spawned them. Only we are left then. */
     WEIR_SHIELD(WEIR_FOREVER);
     hub->main_task = NULL;
-    while (hub->live > 1) {
+    while (hub->live > left) {
         hub->last_one_waits = weir_waker_new();
         (void)weir_park(WEIR_FOREVER, "everybody else to end");
     }
     return close_what_is_open(hub);
 }
 
+static weir_status main_body(void *arg)
+{
+    struct program *program = arg;
+
+    program->result = program->app(program->arg);
+    return outlive_the_others(hub_here_, 1);
+}
+
+/* In the child of a fork whoever forked is the main one, and main_body() never runs again. */
+void hub_end_adopted(weir_task *task)
+{
+    weir_hub *hub = task->hub;
+
+    hub->adopted = NULL;
+    if (hub->attached)
+        return;
+    hub->program->result = task->status;
+    task->status = outlive_the_others(hub, task->reserved ? 0 : 1); /* as main_body()'s is */
+}
+
 static weir_status run_to_the_end(weir_hub *hub, struct program *program)
 {
+    hub->program = program;
     hub->main_task =
         weir_spawn_with(NULL, &(weir_spawn_opts){ .name = "main" }, main_body, program);
     if (!hub->main_task)

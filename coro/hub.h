@@ -14,8 +14,11 @@
 #include "reactor.h"
 #include "stack.h"
 
+#include <weir/watch.h>
+
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 enum task_state {
     TASK_READY,    /* in the ready queue */
@@ -73,6 +76,12 @@ struct weir_task {
     uint64_t        id;
     const char     *name;
     const char     *site;
+
+    /* what watch.h tells of it */
+    int64_t  born_ns;
+    uint64_t switched;  /* so often it was given the thread, while that is traced */
+    int64_t  ran_ns;    /* for so long */
+    bool     has_groups; /* it made one, which may be there still */
 };
 
 /* Somebody who waits for something, on his own stack. */
@@ -87,6 +96,20 @@ struct alarm_entry {
 };
 
 struct fd_slot;
+
+/* What weir_run() runs; on its thread's stack. */
+struct program {
+    weir_fn     app;
+    void       *arg;
+    weir_status result;
+};
+
+/* What the watchdog saw of a hub when it last looked. */
+struct hub_seen {
+    unsigned long long beat;
+    int64_t            blocked_ns, ran_ns, waited_ns;
+    bool               told;
+};
 
 enum { FD_CHUNK = 256, FD_CHUNKS = 4096 }; /* a million descriptors */
 
@@ -130,6 +153,7 @@ struct weir_hub {
     weir_group      *root;         /* of detached tasks */
     struct list      groups;
     weir_exit_hook   end_hooks;    /* what is to be closed when the hub ends */
+    weir_exit_hook   fork_hooks;   /* who is told in the child of a fork */
     uint64_t         last_id;
     unsigned         live;         /* tasks that weir_run() waits for */
     unsigned         busy_reserve; /* tasks in reserve that are at work */
@@ -138,6 +162,34 @@ struct weir_hub {
     bool             ended;        /* app, and all that was spawned, and what was left open */
     weir_task       *main_task;    /* while `app` runs */
     weir_waker       last_one_waits; /* for everybody else to end */
+    struct program  *program;        /* weir_run()'s; NULL when attached */
+    weir_task       *adopted;        /* after a fork: whoever forked ends the hub, not main_body */
+
+    /* what could still wake somebody: see deadlock.c */
+    unsigned watched;         /* descriptors the reactor watches */
+    unsigned abroad;          /* coroutines that wait for a crew's thread */
+    unsigned stuck;           /* deadlocks broken since anything happened */
+    bool     no_remote_wakes; /* weir_run_opts */
+    bool     heeds_signals;   /* one of which may cancel the main coroutine */
+
+    /* what watch.h tells of it; other threads read the atomic ones */
+    _Atomic(weir_hub *) next_hub; /* hubs.c */
+    unsigned            number;   /* 1, 2, 3 ... in the process */
+    pid_t               pid, tid; /* whose it is: a fork makes it another's */
+    pthread_t           thread;
+    atomic_ullong       beat;     /* odd: in a turn */
+    struct hub_seen     seen;     /* watchdog.c's alone */
+    atomic_uint         blocked;  /* turns that the watchdog found to take too long */
+    atomic_bool         dump_asked;
+    uint64_t            switches; /* without those since the clock was read last */
+    int                 counted_from; /* what until_clock was then */
+    int64_t             lag_ns, max_lag_ns; /* how late alarms rang: the last time, at most */
+
+    bool            traced;
+    weir_switch_fn  on_switch;
+    void           *on_switch_arg;
+    weir_task      *slice_of; /* who has the thread, NULL for the hub, since then: */
+    int64_t         slice_from_ns;
 };
 
 _Static_assert(offsetof(struct weir_hub, running) == offsetof(struct hot_hub, running) &&
@@ -177,9 +229,17 @@ weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *wh
 bool wake_first(struct list *waiters);
 void wake_all(struct list *waiters);
 
+/* Switches are counted by how far until_clock came, each time it is set: hub_pick() need not. */
+static inline void hub_set_until_clock(weir_hub *hub, int picks)
+{
+    hub->switches += (uint64_t)((int64_t)hub->counted_from - hub->until_clock);
+    hub->until_clock = hub->counted_from = picks;
+}
+
 static inline void hub_batch_end(weir_hub *hub)
 {
-    hub->batch_left = hub->until_clock = 0;
+    hub_set_until_clock(hub, 0);
+    hub->batch_left = 0;
 }
 
 /* Who is next, or NULL when it is the loop's turn. */
@@ -235,5 +295,50 @@ void locals_destroy(weir_task *task);
 
 /* fault.c */
 void fault_watch_thread(void);
+
+/* hub.c */
+void hub_end_adopted(weir_task *task); /* in its own coroutine */
+
+/* hubs.c: every hub of the process */
+void      hubs_add(weir_hub *hub);
+void      hubs_remove(weir_hub *hub);
+void      hubs_lock(void); /* none is freed until hubs_unlock() */
+void      hubs_unlock(void);
+weir_hub *hubs_first(void);
+void      hubs_ask_for_dump(void); /* of each; async-signal-safe */
+void      hubs_forked(weir_hub *mine); /* the others' threads are gone */
+
+/* deadlock.c */
+enum deadlock { DEADLOCK_NONE, DEADLOCK_POSSIBLE, DEADLOCK_BROKEN };
+bool          hub_seems_stuck(const weir_hub *hub); /* cheap; false: it is not */
+enum deadlock hub_break_deadlock(weir_hub *hub);
+
+/* dump.c */
+void hub_answer_dump(weir_hub *hub);
+void hub_dump(weir_hub *hub, weir_write_fn write, void *arg);
+void tasks_each(weir_hub *hub, void (*fn)(weir_task *task, void *arg), void *arg); /* alive ones */
+
+/* trace.c */
+void hub_trace(weir_hub *hub, weir_task *to); /* who gets the thread now */
+
+/* watchdog.c */
+unsigned watchdog_threads(void);
+void     watchdog_forked(void);
+
+/* fork.c */
+void fork_mind(void);
+
+/* remote_event.c: around a fork */
+void remote_events_hold(void);
+void remote_events_let_go(void);
+
+/* group.c */
+void groups_forked(weir_hub *hub, weir_task *survivor);
+
+/* fd.c */
+void fds_forked(weir_hub *hub);
+
+/* alarm.c */
+void alarms_forked(weir_hub *hub);
 
 #endif

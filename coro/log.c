@@ -80,3 +80,13 @@ void weir_log_say(struct log_site *site, weir_log_level level, const char *fmt, 
     fn(level, line, arg);
     errno = saved_errno;
 }
+
+void log_hold(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void log_let_go(void)
+{
+    pthread_mutex_unlock(&lock);
+}

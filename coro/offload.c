@@ -147,7 +147,7 @@ static bool is_done(struct crew *crew, struct job *job)
     return done;
 }
 
-weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
+static weir_status do_and_wait(struct crew *crew, struct job *job, weir_deadline deadline)
 {
     job->waker = weir_waker_new();
     if (hand_in(crew, job) != WEIR_OK)
@@ -180,9 +180,58 @@ weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
     }
 }
 
+weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
+{
+    weir_hub *hub = hub_here_;
+
+    hub->abroad++;
+    weir_status status = do_and_wait(crew, job, deadline);
+    hub->abroad--;
+    return status;
+}
+
+/* ---- all of them ------------------------------------------------------------------------ */
+
+static struct crew *const crews[] = { &crew_of_offloads, &crew_of_resolvers };
+
+enum { CREWS = sizeof crews / sizeof *crews };
+
+struct crew_count crew_count(struct crew *crew)
+{
+    pthread_mutex_lock(&crew->lock);
+    struct crew_count count = { crew->threads, crew->idle, crew->queued, crew->limit };
+    pthread_mutex_unlock(&crew->lock);
+    return count;
+}
+
+void crews_hold(void)
+{
+    for (int i = 0; i < CREWS; i++)
+        pthread_mutex_lock(&crews[i]->lock);
+}
+
+void crews_let_go(void)
+{
+    for (int i = CREWS - 1; i >= 0; i--)
+        pthread_mutex_unlock(&crews[i]->lock);
+}
+
+/* The condition too: glibc's counts who waits on it, and they are not here. */
+void crews_forked(void)
+{
+    for (int i = 0; i < CREWS; i++) {
+        struct crew *crew = crews[i];
+        pthread_mutex_init(&crew->lock, NULL);
+        pthread_cond_init(&crew->work, NULL);
+        list_init(&crew->queue);
+        crew->threads = crew->idle = crew->queued = 0;
+    }
+    on_crew_thread = false;
+}
+
 /* ---- weir_offload ------------------------------------------------------------------- */
 
-static struct crew offloads = CREW_INIT(offloads, 8);
+struct crew crew_of_offloads = CREW_INIT(crew_of_offloads, 8);
 
 weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadline)
 {
@@ -191,13 +240,13 @@ weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadlin
         return WEIR_OK;
     }
     struct job job = { .run = fn, .arg = arg };
-    return crew_do(&offloads, &job, deadline);
+    return crew_do(&crew_of_offloads, &job, deadline);
 }
 
 void weir_offload_limit(unsigned max_threads)
 {
-    pthread_mutex_lock(&offloads.lock);
-    offloads.limit = max_threads ? max_threads : 1;
-    pthread_cond_broadcast(&offloads.work); /* those too many end */
-    pthread_mutex_unlock(&offloads.lock);
+    pthread_mutex_lock(&crew_of_offloads.lock);
+    crew_of_offloads.limit = max_threads ? max_threads : 1;
+    pthread_cond_broadcast(&crew_of_offloads.work); /* those too many end */
+    pthread_mutex_unlock(&crew_of_offloads.lock);
 }

@@ -51,6 +51,20 @@ struct crew {
  */
 weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline);
 
+/* The two crews. */
+extern struct crew crew_of_offloads, crew_of_resolvers;
+
+struct crew_count {
+    unsigned threads, idle, queued, limit;
+};
+
+struct crew_count crew_count(struct crew *crew);
+
+/* Around a fork: no thread holds a crew's lock meanwhile, and the child has none of them. */
+void crews_hold(void);
+void crews_let_go(void);
+void crews_forked(void);
+
 /* Is the caller a thread of a crew? */
 bool crew_is_here(void);
 

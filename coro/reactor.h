@@ -35,6 +35,11 @@ struct reactor_ops {
     void (*run)(struct reactor *reactor);
 
     void (*free)(struct reactor *reactor);
+
+    /* In the child of a fork, where nothing is watched any more: be one of its own; where the
+       hub's thread is not there, only let go of what the parent's kernel objects are. False
+       when that cannot be. */
+    bool (*forked)(struct reactor *reactor, bool thread_is_here);
 };
 
 struct reactor {

@@ -19,13 +19,18 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 128 }; /* taken in at most before the hub turns */
+enum {
+    EVENTS = 128,        /* taken in at most before the hub turns */
+    QUIET_MS = 100,      /* without a sign of life, before a deadlock is thought of; and at most, */
+    QUIET_MAX_MS = 10000 /* while it cannot be told from waiting for another thread */
+};
 
 /* Of a descriptor that is watched for once. A registration outlives its descriptor where the
    file has another one (after a fork), so the kernel's reports carry the number of the wait. */
@@ -137,17 +142,21 @@ static void report(struct epoll_reactor *r, const struct epoll_event *event)
 
 /* ---- turning ------------------------------------------------------------------------ */
 
-static void look(struct epoll_reactor *r, int timeout_ms)
+/* How many things happened, if only a signal. */
+static int look(struct epoll_reactor *r, int timeout_ms)
 {
     struct epoll_event events[EVENTS];
     int                count = epoll_wait(r->set, events, EVENTS, timeout_ms);
 
+    if (count > 0)
+        r->base.hub->stuck = 0;
     for (int i = 0; i < count; i++) {
         if (events[i].data.u64 == tag(r->timer, 0))
             r->timer_at_ns = INT64_MAX;
         else if (events[i].data.u64 != tag(r->bell, 0)) /* which has done its work already */
             report(r, &events[i]);
     }
+    return count;
 }
 
 /* ---- from other threads, and from signals ------------------------------------------- */
@@ -199,6 +208,20 @@ static void heed_signals(struct epoll_reactor *r)
     hub_cancel_main(r->base.hub);
 }
 
+/*
+ * Only another thread could still wake somebody, if there is one. The answer is looked for when
+ * none has for a while: so threads that do pay nothing for it.
+ */
+static void wait_or_break_deadlock(struct epoll_reactor *r)
+{
+    for (int ms = QUIET_MS; look(r, ms) == 0; ms = ms < QUIET_MAX_MS ? ms * 2 : ms) {
+        if (r->catches_signals && signalled)
+            return;
+        if (hub_break_deadlock(r->base.hub) == DEADLOCK_BROKEN)
+            return;
+    }
+}
+
 static void run(struct reactor *reactor)
 {
     struct epoll_reactor *r = of(reactor);
@@ -207,7 +230,10 @@ static void run(struct reactor *reactor)
     while ((wish = hub_turn(reactor->hub)) != HUB_DONE) {
         if (wish == HUB_WAIT)
             set_timer(r, hub_next_alarm(reactor->hub));
-        look(r, wish == HUB_WAIT ? -1 : 0);
+        if (wish == HUB_WAIT && hub_seems_stuck(reactor->hub))
+            wait_or_break_deadlock(r);
+        else
+            look(r, wish == HUB_WAIT ? -1 : 0);
         heed_signals(r);
     }
 }
@@ -220,6 +246,14 @@ static void close_if_open(int fd)
         close(fd);
 }
 
+static void close_all(struct epoll_reactor *r)
+{
+    close_if_open(r->bell);
+    close_if_open(r->timer);
+    close_if_open(r->set);
+    r->bell = r->timer = r->set = -1;
+}
+
 static void free_reactor(struct reactor *reactor)
 {
     struct epoll_reactor *r = of(reactor);
@@ -228,9 +262,7 @@ static void free_reactor(struct reactor *reactor)
         sigaction(SIGTERM, &r->term_before, NULL);
         sigaction(SIGINT, &r->interrupt_before, NULL);
     }
-    close_if_open(r->bell);
-    close_if_open(r->timer);
-    close_if_open(r->set);
+    close_all(r);
     for (int chunk = 0; chunk < FD_CHUNKS; chunk++)
         free(r->plain[chunk]);
     free(r);
@@ -243,12 +275,40 @@ static bool add_edge(struct epoll_reactor *r, int fd)
     return fd >= 0 && !epoll_ctl(r->set, EPOLL_CTL_ADD, fd, &event);
 }
 
+static bool open_all(struct epoll_reactor *r)
+{
+    r->timer_at_ns = INT64_MAX;
+    r->set = epoll_create1(EPOLL_CLOEXEC);
+    r->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    r->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return r->set >= 0 && add_edge(r, r->timer) && add_edge(r, r->bell);
+}
+
+/* The three are shared with the parent: what is done to them here would be done to its hub. */
+static bool forked(struct reactor *reactor, bool thread_is_here)
+{
+    struct epoll_reactor *r = of(reactor);
+
+    close_all(r);
+    for (int chunk = 0; chunk < FD_CHUNKS; chunk++)
+        if (r->plain[chunk])
+            memset(r->plain[chunk], 0, FD_CHUNK * sizeof *r->plain[chunk]);
+    if (!thread_is_here)
+        return true;
+    if (!open_all(r))
+        return false;
+    if (r->catches_signals)
+        signal_bell = r->bell;
+    return true;
+}
+
 static const struct reactor_ops ops = {
     .clock = read_clock,
     .watch = watch,
     .poke = poke,
     .run = run,
     .free = free_reactor,
+    .forked = forked,
 };
 
 struct reactor *reactor_epoll_new(bool cancel_on_signals)
@@ -258,11 +318,7 @@ struct reactor *reactor_epoll_new(bool cancel_on_signals)
     if (!r)
         return NULL;
     r->base.ops = &ops;
-    r->timer_at_ns = INT64_MAX;
-    r->set = epoll_create1(EPOLL_CLOEXEC);
-    r->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    r->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (r->set < 0 || !add_edge(r, r->timer) || !add_edge(r, r->bell)) {
+    if (!open_all(r)) {
         free_reactor(&r->base);
         return NULL;
     }

@@ -228,11 +228,28 @@ static void free_reactor(struct reactor *reactor)
     free(r);
 }
 
+/* The descriptors are open here too, so their watchers may be touched. The loop makes itself a
+   new epoll set when it next turns. */
+static bool forked(struct reactor *reactor, bool thread_is_here)
+{
+    struct ev_reactor *r = of(reactor);
+
+    if (!thread_is_here)
+        return true;
+    for (int chunk = 0; chunk < FD_CHUNKS; chunk++)
+        for (int i = 0; r->watchers[chunk] && i < FD_CHUNK; i++)
+            ev_io_stop(r->loop, &r->watchers[chunk][i].io);
+    set_timer(r, INT64_MAX);
+    ev_loop_fork(r->loop);
+    return true;
+}
+
 static const struct reactor_ops ops = {
     .clock = read_clock,
     .watch = watch,
     .poke = poke,
     .free = free_reactor,
+    .forked = forked,
 };
 
 /* libev aborts the process where it gets no descriptor for its wake-ups. */

@@ -86,3 +86,13 @@ weir_status weir_remote_event_wait(weir_remote_event *event, weir_deadline deadl
     status = weir_park(deadline, "an event of another thread");
     return leave(event, &me) ? me.told : status;
 }
+
+void remote_events_hold(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+void remote_events_let_go(void)
+{
+    pthread_mutex_unlock(&lock);
+}

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct crew resolvers = CREW_INIT(resolvers, 2);
+struct crew crew_of_resolvers = CREW_INIT(crew_of_resolvers, 2);
 
 struct lookup {
     struct job       job;
@@ -99,7 +99,7 @@ weir_status weir_resolve(const char *host, const char *service, const struct add
     struct lookup *lookup = lookup_new(host, service, hints);
     if (!lookup)
         return weir_error_set(err, WEIR_NOMEM, "no memory to look up a host");
-    weir_status status = crew_do(&resolvers, &lookup->job, deadline);
+    weir_status status = crew_do(&crew_of_resolvers, &lookup->job, deadline);
     if (status == WEIR_NOMEM) {
         lookup_free(lookup);
         return weir_error_set(err, status, "no thread to look up host '%s'", host ? host : "");

@@ -54,6 +54,19 @@ void tasks_free(weir_hub *hub)
     }
 }
 
+static bool is_alive(const weir_task *task)
+{
+    return task->hub && task->state != TASK_DONE && task->state != TASK_RESERVED;
+}
+
+void tasks_each(weir_hub *hub, void (*fn)(weir_task *task, void *arg), void *arg)
+{
+    for (struct task_block *block = hub->task_blocks; block; block = block->next)
+        for (int i = 0; i < TASKS_PER_BLOCK; i++)
+            if (is_alive(&block->tasks[i]))
+                fn(&block->tasks[i], arg);
+}
+
 /* ---- stacks ------------------------------------------------------------------------- */
 
 static struct depot *depot_of(weir_hub *hub, const weir_spawn_opts *opts)
@@ -191,7 +204,7 @@ static void end_reserved(weir_hub *hub, weir_task *task)
 static void end_spawned(weir_hub *hub, weir_task *task)
 {
     task->state = TASK_DONE;
-    if (--hub->live == 1)
+    if (--hub->live <= 1)
         weir_wake(hub->last_one_waits);
     tell_joiners(task);
     /* Nobody spawns between this and the switch away, so the stack we stand on stays ours. */
@@ -233,6 +246,8 @@ static void body(void *arg)
     if (hub->cxx_at)
         *hub->cxx_at = (struct cxx_state){ 0 };
     run(task);
+    if (__builtin_expect(task == hub->adopted, 0))
+        hub_end_adopted(task);
     run_exit_hooks(task);
     if (task->reserved)
         end_reserved(hub, task);
@@ -288,6 +303,10 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
     task->id = ++hub->last_id;
     task->name = opts && opts->name ? opts->name : NULL;
     task->site = site;
+    task->born_ns = hub->now_ns;
+    task->switched = 0;
+    task->ran_ns = 0;
+    task->has_groups = false;
     return task;
 }
 

@@ -48,13 +48,15 @@ void hub_batch_begin(weir_hub *hub)
     hub->batch_left = HUB_BATCH;
     if (!hub->stride)
         hub->stride = STRIDE_MAX;
-    hub->until_clock = hub->stride;
+    hub_set_until_clock(hub, hub->traced ? 1 : hub->stride);
 }
 
 __attribute__((noinline)) bool hub_batch_over(weir_hub *hub)
 {
-    if (hub->batch_left <= 0)
+    if (hub->batch_left <= 0) {
+        hub->until_clock++; /* nobody was picked */
         return true;
+    }
 
     hub->now_ns = hub->reactor->ops->clock(hub->reactor);
     if (hub->now_ns - hub->read_ns > STRIDE_NS)
@@ -62,12 +64,16 @@ __attribute__((noinline)) bool hub_batch_over(weir_hub *hub)
     else if (hub->stride < STRIDE_MAX)
         hub->stride *= 2;
     hub->read_ns = hub->now_ns;
-    hub->batch_left -= hub->stride;
-    hub->until_clock = hub->stride;
-    if (hub->now_ns < hub->batch_end_ns)
-        return false;
-    hub_batch_end(hub);
-    return true;
+    hub->batch_left -= hub->traced ? 1 : hub->stride;
+    if (hub->now_ns >= hub->batch_end_ns) {
+        hub->until_clock++;
+        hub_batch_end(hub);
+        return true;
+    }
+    hub_set_until_clock(hub, hub->traced ? 1 : hub->stride);
+    if (hub->traced)
+        hub_trace(hub, hub->ready_first);
+    return false;
 }
 
 /* Run a task, and everybody it hands over to, until somebody comes back to the hub. */
@@ -318,4 +324,6 @@ void hub_take_remote_wakes(weir_hub *hub)
         task = next;
     }
     pthread_mutex_unlock(&hub->lock);
+    if (atomic_exchange(&hub->dump_asked, false))
+        hub_answer_dump(hub);
 }

@@ -41,6 +41,9 @@ typedef struct weir_run_opts {
                                  for one hub of the process at a time */
     size_t stack_size;        /* bytes of each coroutine's stack (256 KiB; virtual, only what is
                                  touched becomes resident) */
+    bool   no_remote_wakes;   /* no other thread wakes this hub's coroutines (weir_wake_remote,
+                                 weir_remote_event_set, pools on hubs of other threads): a deadlock
+                                 is then seen while there are such threads, too; see weir/watch.h */
 } weir_run_opts;
 
 /**
