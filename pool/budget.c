@@ -289,6 +289,14 @@ void budget_leave(struct budget_share *share)
     pthread_mutex_unlock(&account.lock);
 }
 
+bool budget_is_all_ours(const struct budget_share *share, unsigned count)
+{
+    pthread_mutex_lock(&account.lock);
+    bool ours = account.known && account.used == share->used && !fits(share, count);
+    pthread_mutex_unlock(&account.lock);
+    return ours;
+}
+
 bool budget_claims(const struct budget_share *share, int64_t since_ns)
 {
     if (!atomic_load_explicit(&account.waiting, memory_order_relaxed))
@@ -497,6 +505,8 @@ weir_status budget_wait_for_kernel(void)
 weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
                              weir_budget_token *out, weir_error *err)
 {
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "weir_budget_take() without a place for the token");
     out->descriptors = 0;
     if (!hot_self())
         return weir_error_set(err, WEIR_USAGE, "weir_budget_take() outside of a coroutine");

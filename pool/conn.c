@@ -65,6 +65,7 @@ static void vanish(struct conn *conn)
         pool->stats.closed[conn->reason]++;
     list_unlink(&conn->link);
     pool->count[conn->state]--;
+    pool_ceiling_lower(pool);
     weir_reserve_free(conn->keeper);
     list_append(&pool->spare, &conn->link);
     pool_verify(pool);
@@ -103,8 +104,17 @@ void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
     conn->reason = reason;
     conn->farewell = how;
     conn_move(conn, CONN_CLOSING);
+    pool_ceiling_lower(conn->pool);
+    if (conn->pool->on_event)
+        tell_conn_closed(conn);
     if (hot_self() != conn->keeper)
         weir_reserve_start(conn->keeper, keeper_closes, conn);
+}
+
+void conn_cut(struct conn *conn)
+{
+    conn->cut = true;
+    weir_cancel(conn->keeper);
 }
 
 /* ---- connecting --------------------------------------------------------------------- */
@@ -127,11 +137,13 @@ static void wipe(struct conn *conn)
 }
 
 /* Or was whoever wanted it served meanwhile, or gave up? */
-static bool still_wanted(const weir_pool *pool)
+static bool still_wanted(const struct conn *conn)
 {
-    unsigned others = pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING] - 1;
+    const weir_pool *pool = conn->pool;
+    unsigned         others = pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING] - 1;
 
-    return !pool->closed && dial_is_wanted(pool, others);
+    return !conn->cut && pool->state == WEIR_POOL_READY &&
+           pool_total(pool) <= pool->opts.max_size && dial_is_wanted(pool, others);
 }
 
 /* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */
@@ -146,21 +158,21 @@ static weir_status open_when_possible(struct conn *conn, weir_error *err)
         if (status == WEIR_OK)
             return status;
         wipe(conn);
-        if (status != WEIR_BUSY || pool->closed)
+        if (status != WEIR_BUSY || conn->cut)
             return status;
         pool->stats.connect_parked++;
         status = budget_wait_for_kernel();
         if (status != WEIR_OK)
             return weir_error_set(err, status, "gave up waiting for a file descriptor");
-        if (!still_wanted(pool))
+        if (!still_wanted(conn))
             return WEIR_BUSY;
     }
 }
 
 static int64_t worn_out_at(weir_pool *pool, int64_t now_ns)
 {
-    if (pool->opts.max_age_ms == INT64_MAX)
-        return INT64_MAX;
+    if (pool->opts.max_age_ms > INT64_MAX / 1000000)
+        return INT64_MAX; /* 292 years and more, WEIR_NEVER among them */
 
     /* Ten per cent up or down, so that connections opened together do not end together. */
     double factor = 0.9 + 0.2 * pool_random(pool);
@@ -176,7 +188,12 @@ static void opened(struct conn *conn, int64_t began_ns)
     conn->expires_ns = worn_out_at(pool, now);
     pool->stats.opened++;
     histogram_add(&pool->stats.connect, now - began_ns);
-    dial_succeeded(pool);
+    if (pool->on_event && conn->announced)
+        tell_conn(conn, WEIR_EVENT_CONN_READY, now - began_ns);
+    if (conn_is_stale(conn))
+        conn->expires_ns = now; /* the pool was cleared meanwhile */
+    else
+        dial_succeeded(pool);
     conn_put(conn);
     /* Only now: whoever waits for the permit must find the connection first, or he would open
        one too many. */
@@ -190,8 +207,12 @@ static weir_status keeper_gives_up(struct conn *conn, weir_status status, const 
     weir_pool *pool = conn->pool;
 
     conn_move(conn, CONN_CLOSING);
+    pool_ceiling_lower(pool);
     give_permit_back(conn);
-    if (!pool->closed && status != WEIR_BUSY)
+    conn->reason = WEIR_CLOSE_UNOPENED;
+    if (pool->on_event)
+        tell_conn_closed(conn);
+    if (!conn->cut && !conn_is_stale(conn) && status != WEIR_BUSY)
         dial_failed(pool, err);
     vanish(conn);
     return WEIR_OK;
@@ -212,13 +233,16 @@ static weir_status keeper_connects(void *arg)
         return WEIR_OK;
     }
     conn->paid = sockets;
-    if (!still_wanted(pool)) {
+    if (!still_wanted(conn)) {
         vanish(conn);
         return WEIR_OK;
     }
 
     int64_t began = hot_now();
     conn_move(conn, CONN_CONNECTING);
+    conn->announced = true;
+    if (pool->on_event)
+        tell_conn(conn, WEIR_EVENT_CONN_CREATED, 0);
     weir_status status = open_when_possible(conn, &err);
     if (status != WEIR_OK)
         return keeper_gives_up(conn, status, &err);
@@ -240,7 +264,7 @@ static struct conn *record_new(weir_pool *pool)
     struct conn *conn = LIST_OF(first, struct conn, link);
     list_unlink(first);
     memset(conn->driver_side, 0, pool->driver->conn_size);
-    conn->opened = false;
+    conn->opened = conn->announced = conn->cut = false;
     conn->paid = 0;
     return conn;
 }
@@ -259,6 +283,7 @@ struct conn *conn_new(weir_pool *pool, weir_error *err)
 
     conn->pool = pool;
     conn->id = ++pool->last_id;
+    conn->generation = pool->generation;
     conn->state = CONN_RESERVED;
     conn->since_ns = hot_now();
     conn->permit = true;
@@ -292,8 +317,10 @@ static weir_status keeper_resets(void *arg)
     if (status == WEIR_OK) {
         conn_put(conn);
         dial_if_wanted(pool); /* too old by now, or owed to others: its place is free */
-    } else if (pool->closed) {
+    } else if (pool->state == WEIR_POOL_CLOSED) {
         conn_close(conn, WEIR_CLOSE_POOL, WEIR_ABRUPT);
+    } else if (conn_is_stale(conn)) {
+        conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
     } else {
         LOG(WEIR_LOG_INFO, "pool %s: connection %llu could not be reset and is closed: %s",
             pool->name, (unsigned long long)conn->id, err.message);
@@ -312,16 +339,20 @@ void conn_end_lease(struct conn *conn, bool forgotten, bool close)
                                                                             : WEIR_ABRUPT;
 
     histogram_add(&pool->stats.hold, hot_now() - conn->since_ns);
+    if (pool->on_event)
+        tell_conn(conn, WEIR_EVENT_CHECKED_IN, 0);
     if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)
         conn_close(conn, WEIR_CLOSE_LEAKED, how);
+    else if (condition != WEIR_CLEAN && conn_is_stale(conn) && pool->state != WEIR_POOL_CLOSED)
+        conn_close(conn, WEIR_CLOSE_STALE, how); /* nothing to put right, nor to blame */
     else if (condition == WEIR_GONE)
         conn_close(conn, WEIR_CLOSE_LOST, how);
     else if (condition == WEIR_BROKEN)
         conn_close(conn, WEIR_CLOSE_BROKEN, how);
     else if (close)
         conn_close(conn, WEIR_CLOSE_REQUESTED, how);
-    else if (condition == WEIR_CLEAN || pool->closed)
-        conn_put(conn); /* closes it where the pool is closed */
+    else if (condition == WEIR_CLEAN || pool->state == WEIR_POOL_CLOSED)
+        conn_put(conn); /* closes it where the pool is closed, or was cleared */
     else {
         conn_move(conn, CONN_RESETTING);
         weir_reserve_start(conn->keeper, keeper_resets, conn);

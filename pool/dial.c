@@ -2,8 +2,8 @@
  * dial.c - when to open a connection, and when not to.
  *
  * Demand opens connections: as many as there are waiters whom nothing is on its way to yet,
- * and what min_idle asks for, while there are places and connecting permits. Demand that has
- * vanished opens nothing; a connection whose asker has gone is kept.
+ * and what min_idle and min_size ask for, while there are places and connecting permits. Demand
+ * that has vanished opens nothing; a connection whose asker has gone is kept.
  *
  * After a failure there is a pause, doubling from 100 ms and multiplied by a random number (as
  * MongoDB's CMAP back-pressure rules have it), so that a server that comes back is not met by
@@ -12,6 +12,9 @@
  * back wait for nothing. While no connection lives and the last attempt failed, the server is
  * known to be down: callers get its last words at once until the pause is over, and the first
  * one after it tries again.
+ *
+ * A failed attempt never clears or pauses the pool, as CMAP has it since it knows back-pressure:
+ * a server that is only short of room must not lose the connections it has.
  */
 #include "pool.h"
 
@@ -27,9 +30,11 @@ static unsigned on_their_way(const weir_pool *pool)
 /* Does anybody need one more than those that are opening? */
 bool dial_is_wanted(const weir_pool *pool, unsigned opening)
 {
-    unsigned coming = opening + pool->count[CONN_RESETTING];
+    /* In 64 bits: a limit of UINT_MAX is one. */
+    uint64_t coming = (uint64_t)opening + pool->count[CONN_RESETTING];
 
-    return pool->count[CONN_IDLE] + coming < pool->waiting + pool->opts.min_idle;
+    return pool->count[CONN_IDLE] + coming < (uint64_t)pool->waiting + pool->opts.min_idle ||
+           (uint64_t)pool_live(pool) + opening < pool->opts.min_size;
 }
 
 static void redial(weir_alarm *alarm)
@@ -39,7 +44,7 @@ static void redial(weir_alarm *alarm)
 
 static bool may_dial(weir_pool *pool)
 {
-    if (pool->closed || pool_total(pool) >= pool->opts.max_size ||
+    if (pool->state != WEIR_POOL_READY || pool_total(pool) >= pool->opts.max_size ||
         pool->permits >= pool->opts.max_connecting)
         return false;
     if (pool->failures_in_row && on_their_way(pool))

@@ -119,6 +119,8 @@ WEIR_COLD static weir_status misuse(const weir_lease *lease, const char *verb)
 
     if (!lease->holder)
         LOG(WEIR_LOG_ERROR, "%s of a lease that is over (it was taken at %s)", verb, lease->site);
+    else if (lease->holder == self)
+        LOG(WEIR_LOG_ERROR, "%s (the lease was taken at %s)", verb, lease->site);
     else
         LOG(WEIR_LOG_ERROR, "%s of a lease by %s, but %s %llu holds it (it was taken at %s)", verb,
             self ? weir_task_site(self) : "nobody's coroutine", weir_task_name(lease->holder),
@@ -156,9 +158,15 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 {
     if (!lease || !task)
         return WEIR_USAGE;
-    if (!lease->holder || lease->holder != hot_self() || lease->nested || weir_task_done(task) ||
-        weir_task_hub(task) != lease->conn->pool->hub)
+    if (!lease->holder || lease->holder != hot_self())
         return misuse(lease, "giving away");
+    if (lease->nested)
+        return misuse(lease, "a lease of weir_local_lease() cannot be given away: take one with "
+                             "weir_acquire()");
+    if (weir_task_done(task))
+        return misuse(lease, "a lease cannot be given to a coroutine that has ended");
+    if (weir_task_hub(task) != lease->conn->pool->hub)
+        return misuse(lease, "a lease cannot be given to a coroutine of another thread");
     hot_exit_hook_remove(&lease->at_exit);
     lease->holder = task;
     hot_exit_hook_add(task, &lease->at_exit);
@@ -169,8 +177,12 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 
 /* ---- taking --------------------------------------------------------------------------- */
 
-static weir_status check_place(weir_pool *pool, weir_error *err)
+static weir_status check_place(weir_pool *pool, weir_lease **out, weir_error *err)
 {
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "weir_acquire() without a place for the lease: "
+                                               "its third argument is NULL");
+    *out = NULL;
     if (!pool)
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() without a pool");
     if (!hot_self())
@@ -186,9 +198,8 @@ weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease 
                             weir_error *err, const char *site)
 {
     struct conn *conn = NULL;
-    weir_status  status = check_place(pool, err);
+    weir_status  status = check_place(pool, out, err);
 
-    *out = NULL;
     if (status == WEIR_OK)
         status = queue_acquire(pool, deadline, site, &conn, err);
     if (status == WEIR_OK)
@@ -201,9 +212,8 @@ weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease 
 weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
                                 weir_error *err, const char *site)
 {
-    weir_status status = check_place(pool, err);
+    weir_status status = check_place(pool, out, err);
 
-    *out = NULL;
     if (status != WEIR_OK)
         return status;
     weir_lease *lease = local_of(pool);

@@ -1,5 +1,5 @@
 /*
- * pool.c - a pool made, described, closed and freed.
+ * pool.c - a pool made and described, and its last memory freed.
  */
 #include "pool.h"
 
@@ -69,6 +69,9 @@ static weir_status complete(weir_pool_opts *opts, weir_error *err)
     if (opts->min_idle > opts->max_size)
         return weir_error_set(err, WEIR_USAGE, "min_idle (%u) is above max_size (%u)",
                               opts->min_idle, opts->max_size);
+    if (opts->min_size > opts->max_size)
+        return weir_error_set(err, WEIR_USAGE, "min_size (%u) is above max_size (%u)",
+                              opts->min_size, opts->max_size);
     if ((unsigned)opts->on_exit > WEIR_ON_EXIT_RECYCLE)
         return weir_error_set(err, WEIR_USAGE, "on_exit is no weir_on_exit");
     if ((unsigned)opts->reset > WEIR_RESET_NONE)
@@ -96,11 +99,11 @@ int weir_pool_describe(const weir_pool *pool, char *buf, size_t size)
                          limits[i].name, number);
     }
     return snprintf(buf, size,
-                    "name = %s\ndriver = %s\nmax_size = %u\nmin_idle = %u\nmax_connecting = %u\n"
-                    "max_waiters = %u\n%son_exit = %s\nreset = %s\n",
+                    "name = %s\ndriver = %s\nmax_size = %u\nmin_idle = %u\nmin_size = %u\n"
+                    "max_connecting = %u\nmax_waiters = %u\n%son_exit = %s\nreset = %s\n",
                     pool->name, pool->driver->name, pool->opts.max_size, pool->opts.min_idle,
-                    pool->opts.max_connecting, pool->opts.max_waiters, limits_text,
-                    pool->opts.on_exit == WEIR_ON_EXIT_CLOSE ? "close" : "recycle",
+                    pool->opts.min_size, pool->opts.max_connecting, pool->opts.max_waiters,
+                    limits_text, pool->opts.on_exit == WEIR_ON_EXIT_CLOSE ? "close" : "recycle",
                     resets[pool->opts.reset]);
 }
 
@@ -116,7 +119,7 @@ const weir_driver *weir_pool_driver(const weir_pool *pool)
 
 /* ---- making ------------------------------------------------------------------------------ */
 
-static void free_for_good(weir_pool *pool)
+void pool_free_for_good(weir_pool *pool)
 {
     weir_alarm_stop(&pool->sweep);
     weir_alarm_stop(&pool->redial);
@@ -170,6 +173,10 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     pool->config = config;
     pool->hub = weir_hub_here();
     pool->opts = complete_opts;
+    pool->ceiling = complete_opts.max_size;
+    pool->minimum = complete_opts.min_idle || complete_opts.min_size;
+    pool->on_event = complete_opts.on_event;
+    pool->on_event_arg = complete_opts.on_event_arg;
     snprintf(pool->name, sizeof pool->name, "%s", complete_opts.name ? complete_opts.name
                                                                      : driver->name);
     pool->opts.name = pool->name;
@@ -188,112 +195,19 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
 weir_status weir_pool_new(const weir_driver *driver, void *config, const weir_pool_opts *opts,
                           weir_pool **out, weir_error *err)
 {
-    *out = NULL;
-    weir_status status = make(driver, config, opts, out, err);
-    if (status != WEIR_OK)
+    weir_pool  *pool = NULL;
+    weir_status status = make(driver, config, opts, &pool, err);
+
+    *out = pool;
+    if (status != WEIR_OK) {
         driver->free_config(config);
-    else
-        dial_if_wanted(*out); /* min_idle */
-    return status;
-}
-
-/* ---- closing ----------------------------------------------------------------------------- */
-
-static bool is_empty(const weir_pool *pool)
-{
-    return !pool_total(pool) && !pool->count[CONN_CLOSING];
-}
-
-/* Somebody who waits for the last connection to go. */
-struct closer {
-    struct list link;
-    weir_waker  waker;
-};
-
-void pool_gone_check(weir_pool *pool)
-{
-    if (!pool->closed)
-        return;
-    LIST_EACH(node, &pool->closers)
-        weir_wake(LIST_OF(node, struct closer, link)->waker);
-    if (pool->freed && is_empty(pool) && list_empty(&pool->closers))
-        free_for_good(pool);
-}
-
-/* Until another connection has gone. */
-static weir_status wait_for_one_less(weir_pool *pool, weir_deadline deadline)
-{
-    struct closer me = { .waker = weir_waker_new() };
-
-    list_append(&pool->closers, &me.link);
-    weir_status status = weir_park(deadline, "the connections of a pool to go");
-    list_unlink(&me.link);
-    return status;
-}
-
-static void cut_off(weir_pool *pool, enum conn_state state)
-{
-    LIST_EACH(node, &pool->conns[state])
-        weir_cancel(LIST_OF(node, struct conn, link)->keeper);
-}
-
-static void begin_to_close(weir_pool *pool)
-{
-    weir_error closed;
-
-    pool->closed = true;
-    weir_alarm_stop(&pool->sweep);
-    weir_alarm_stop(&pool->redial);
-    weir_error_set(&closed, WEIR_CLOSED, "pool %s was closed", pool->name);
-    closed.outcome = WEIR_OUTCOME_NOT_SENT;
-    queue_tell_all(pool, &closed);
-    LIST_EACH(node, &pool->conns[CONN_IDLE])
-        conn_close(LIST_OF(node, struct conn, link), WEIR_CLOSE_POOL, WEIR_POLITE);
-    cut_off(pool, CONN_RESERVED);
-    cut_off(pool, CONN_CONNECTING);
-    cut_off(pool, CONN_RESETTING);
-}
-
-weir_status weir_pool_close(weir_pool *pool, weir_deadline deadline)
-{
-    if (!pool->closed)
-        begin_to_close(pool);
-    weir_status status = WEIR_OK;
-    while (status == WEIR_OK && !is_empty(pool))
-        status = wait_for_one_less(pool, deadline);
-    pool_gone_check(pool); /* somebody may have freed it while we waited */
-    return status;
-}
-
-static void name_those_left(const weir_pool *pool)
-{
-    LIST_EACH(node, &pool->conns[CONN_IN_USE]) {
-        const struct conn *conn = LIST_OF(node, struct conn, link);
-        LOG(WEIR_LOG_WARN, "pool %s was freed while connection %llu, taken at %s, is in use",
-            pool->name, (unsigned long long)conn->id, lease_current(conn)->site);
+        return status;
     }
-}
-
-/* Those in use are not waited for: their holders may be waiting for us. */
-static void wait_for_the_rest(weir_pool *pool)
-{
-    weir_status status = WEIR_OK; /* refused where nothing may wait, as in an exit hook */
-
-    WEIR_SHIELD(WEIR_FOREVER);
-    while (status == WEIR_OK &&
-           pool_total(pool) + pool->count[CONN_CLOSING] > pool->count[CONN_IN_USE])
-        status = wait_for_one_less(pool, WEIR_FOREVER);
-}
-
-void weir_pool_free(weir_pool *pool)
-{
-    if (!pool)
-        return;
-    if (!pool->closed)
-        begin_to_close(pool);
-    name_those_left(pool);
-    if (hot_self())
-        wait_for_the_rest(pool);
-    pool->freed = true;
-    pool_gone_check(pool);
+    if (pool->on_event)
+        tell_pool(pool, WEIR_EVENT_POOL_CREATED, false);
+    pool->state = WEIR_POOL_PAUSED;
+    weir_error_set(&pool->why_paused, WEIR_CONNECT,
+                   "pool %s was made with start_paused: see weir_pool_ready()", pool->name);
+    pool->why_paused.outcome = WEIR_OUTCOME_NOT_SENT;
+    return pool->opts.start_paused ? WEIR_OK : weir_pool_ready(pool, err);
 }

@@ -58,11 +58,14 @@ struct conn {
     enum conn_state   state;
     weir_pool        *pool;
     uint64_t          id;
+    uint64_t          generation; /* the pool's, when it was begun: else stale */
     int64_t           since_ns;   /* in this state since */
     int64_t           expires_ns; /* not lent after this */
     weir_close_reason reason;     /* why it closes */
     weir_farewell     farewell;
     bool              opened;     /* counted as such */
+    bool              announced;  /* CONN_CREATED was told, CONN_CLOSED not yet */
+    bool              cut;        /* its keeper was cancelled: it ends, whatever comes of it */
     bool              permit;     /* holds one of max_connecting */
     unsigned          paid;       /* descriptors taken from the budget */
     unsigned          turn;       /* which handle is next */
@@ -90,8 +93,15 @@ struct weir_pool {
     weir_hub          *hub;
     weir_pool_opts     opts; /* complete: no zero, WEIR_NEVER is INT64_MAX */
     char               name[32];
-    bool               closed;
-    bool               freed; /* its memory goes with the last connection */
+    weir_pool_state    state;
+    bool               choosy;  /* closed, or above max_size: not every connection is kept */
+    bool               minimum; /* it fills up by itself: min_idle or min_size */
+    bool               telling; /* inside an event's callback */
+    bool               freed;   /* its memory goes with the last connection */
+    unsigned           ceiling; /* max_size, or more while it shrinks: never above this */
+    weir_pool_event_fn on_event;
+    void              *on_event_arg;
+    uint64_t           generation;
 
     struct list conns[CONN_STATES];
     unsigned    count[CONN_STATES];
@@ -108,6 +118,7 @@ struct weir_pool {
     unsigned            failures_in_row;
     int64_t             retry_ns; /* no attempt before this */
     weir_error          last_failure;
+    weir_error          why_paused; /* what callers are told meanwhile */
     uint64_t            random;
     uint64_t            last_id;
     weir_pool_stats     stats; /* the counters; the gauges are filled in when read */
@@ -119,6 +130,7 @@ void         conn_move(struct conn *conn, enum conn_state to);
 struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper at work */
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
 void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
+void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
 struct conn *conn_of(const weir_conn *driver_side);
 unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
 unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
@@ -128,8 +140,21 @@ void conn_put(struct conn *conn);     /* usable: to the oldest waiter, or idle *
 bool queue_tell_first(weir_pool *pool, const weir_error *error);
 void queue_tell_all(weir_pool *pool, const weir_error *error);
 void queue_lease_given(weir_pool *pool, const weir_task *task); /* who may be waiting here */
+void queue_check_stuck(weir_pool *pool); /* after there may be fewer connections than before */
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
                           struct conn **out, weir_error *err);
+
+/* ---- state.c: what the pool may do now ------------------------------------------------ */
+void        pool_gone_check(weir_pool *pool);      /* after a connection went: may free the pool */
+void        pool_ceiling_lower(weir_pool *pool);   /* after one fewer, while it shrinks */
+weir_status pool_check_verb(const weir_pool *pool, const char *verb, weir_error *err);
+
+/* ---- event.c: telling who listens; only for a pool that has an on_event ---------------- */
+void tell_pool(weir_pool *pool, weir_pool_event_type type, bool interrupt);
+void tell_conn(struct conn *conn, weir_pool_event_type type, int64_t duration_ns);
+void tell_conn_closed(struct conn *conn);
+void tell_check_out_failed(weir_pool *pool, weir_status status, const weir_error *err,
+                           int64_t since_ns);
 
 /* ---- dial.c: when to open one --------------------------------------------------------- */
 void dial_while_wanted(weir_pool *pool);
@@ -152,6 +177,8 @@ weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *
 /* Raise the floor of a share that has joined. WEIR_FULL where the account cannot promise it. */
 weir_status budget_promise(struct budget_share *share, unsigned floor, weir_error *err);
 void        budget_leave(struct budget_share *share);
+/* Could it never have `count` more, since only its own connections hold any? */
+bool        budget_is_all_ours(const struct budget_share *share, unsigned count);
 /* Yields until `count` are there. While *wanted is zero (NULL: it never is) it evicts nobody
    for them. */
 weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted,
@@ -174,12 +201,17 @@ static inline void pool_verify(const weir_pool *pool)
 #endif
 
 /* pool.c */
-void pool_gone_check(weir_pool *pool); /* after a connection went: may free the pool */
+void pool_free_for_good(weir_pool *pool);
+
+static inline bool conn_is_stale(const struct conn *conn)
+{
+    return conn->generation != conn->pool->generation;
+}
 
 /* For whoever may have freed a place, or needs one. Mostly nobody waits. */
 static inline void dial_if_wanted(weir_pool *pool)
 {
-    if (pool->waiting || pool->opts.min_idle)
+    if (pool->waiting || pool->minimum)
         dial_while_wanted(pool);
 }
 

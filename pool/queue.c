@@ -7,6 +7,8 @@
  *
  * When a hand-over and the waiter's deadline fall into the same turn the connection wins:
  * whoever gave it up counts on it to be used. When a cancel does, he passes it on.
+ *
+ * A pool that is not ready has no queue: whoever waited is told at once, and so is a newcomer.
  */
 #include "pool.h"
 
@@ -37,18 +39,28 @@ static struct waiter *take_first(weir_pool *pool)
     return waiter;
 }
 
-static bool usable(struct conn *conn)
+/* One that its pool has no use for any more. What is stale has expired: see weir_pool_clear(). */
+WEIR_COLD static bool turned_away(struct conn *conn)
 {
     weir_pool *pool = conn->pool;
 
-    if (pool->closed) {
+    if (pool->state == WEIR_POOL_CLOSED)
         conn_close(conn, WEIR_CLOSE_POOL, WEIR_POLITE);
-        return false;
-    }
-    if (conn->expires_ns <= hot_now()) {
+    else if (conn_is_stale(conn))
+        conn_close(conn, WEIR_CLOSE_STALE, WEIR_POLITE);
+    else if (conn->expires_ns <= hot_now())
         conn_close(conn, WEIR_CLOSE_AGE, WEIR_POLITE);
+    else if (pool_total(pool) > pool->opts.max_size)
+        conn_close(conn, WEIR_CLOSE_RESIZED, WEIR_POLITE);
+    else
         return false;
-    }
+    return true;
+}
+
+static bool usable(struct conn *conn)
+{
+    if (conn->pool->choosy || conn->expires_ns <= hot_now())
+        return !turned_away(conn);
     return true;
 }
 
@@ -78,6 +90,8 @@ void conn_put(struct conn *conn)
         lease_begin(conn, waiter->task, waiter->site);
         waiter->conn = conn;
         weir_wake(waiter->waker);
+        if (pool->on_event)
+            tell_conn(conn, WEIR_EVENT_CHECKED_OUT, hot_now() - waiter->since_ns);
         return;
     }
     conn_move(conn, CONN_IDLE);
@@ -92,6 +106,8 @@ bool queue_tell_first(weir_pool *pool, const weir_error *error)
         return false;
     *waiter->error = *error;
     weir_wake(waiter->waker);
+    if (pool->on_event)
+        tell_check_out_failed(pool, error->status, error, waiter->since_ns);
     return true;
 }
 
@@ -157,10 +173,54 @@ WEIR_COLD static weir_status say_deadlock(const weir_pool *pool, weir_error *err
 
     name_holders(pool, holders, sizeof holders);
     return weir_error_set(err, WEIR_DEADLOCK,
-                          "pool %s: all %u connections are held by coroutines that wait for one "
-                          "more of them: taken at %s. Give one back first, or use "
+                          "pool %s: all %u connections%s are held by coroutines that wait for "
+                          "one more of them: taken at %s. Give one back first, or use "
                           "weir_local_lease()",
-                          pool->name, pool->opts.max_size, holders);
+                          pool->name, pool->count[CONN_IN_USE],
+                          pool->count[CONN_IN_USE] < pool->opts.max_size
+                              ? " that the process has descriptors for" : "",
+                          holders);
+}
+
+/* Would every connection's holder be waiting here, `held` connections more counted as such,
+   with no hope of another connection? */
+static bool all_are_stuck(const weir_pool *pool, unsigned held)
+{
+    unsigned in_use = pool->count[CONN_IN_USE];
+
+    if (!in_use || pool->stuck + held < in_use)
+        return false;
+    if (in_use >= pool->opts.max_size)
+        return true;
+    return pool_total(pool) == in_use + pool->count[CONN_RESERVED] &&
+           !pool->count[CONN_CLOSING] &&
+           budget_is_all_ours(&pool->share, pool->driver->sockets(pool->config));
+}
+
+/* Somebody must give way; it is he. */
+WEIR_COLD static void tell_stuck(weir_pool *pool, struct waiter *waiter)
+{
+    pool->stats.refused++;
+    say_deadlock(pool, waiter->error);
+    take_out(pool, waiter);
+    waiter->served = true;
+    weir_wake(waiter->waker);
+    if (pool->on_event)
+        tell_check_out_failed(pool, WEIR_DEADLOCK, waiter->error, waiter->since_ns);
+}
+
+/* The one who came last, as when the last to come closes the circle. */
+void queue_check_stuck(weir_pool *pool)
+{
+    if (!pool->stuck || !all_are_stuck(pool, 0))
+        return;
+    for (struct list *node = pool->waiters.prev; node != &pool->waiters; node = node->prev) {
+        struct waiter *waiter = LIST_OF(node, struct waiter, link);
+        if (waiter->held) {
+            tell_stuck(pool, waiter);
+            return;
+        }
+    }
 }
 
 void queue_lease_given(weir_pool *pool, const weir_task *task)
@@ -170,13 +230,9 @@ void queue_lease_given(weir_pool *pool, const weir_task *task)
         if (waiter->task != task)
             continue;
         waiter->held++;
-        if (++pool->stuck < pool->opts.max_size)
-            return;
-        pool->stats.refused++;
-        say_deadlock(pool, waiter->error);
-        take_out(pool, waiter);
-        waiter->served = true;
-        weir_wake(waiter->waker);
+        pool->stuck++;
+        if (all_are_stuck(pool, 0))
+            tell_stuck(pool, waiter);
         return;
     }
 }
@@ -198,13 +254,6 @@ static struct conn *take_idle(weir_pool *pool)
     return NULL;
 }
 
-/* With me in the queue, would every connection's holder be waiting here? */
-static bool would_deadlock(const weir_pool *pool, unsigned held)
-{
-    return held && pool->count[CONN_IN_USE] == pool->opts.max_size &&
-           pool->stuck + held == pool->opts.max_size;
-}
-
 static int64_t give_up_at(const weir_pool *pool, weir_deadline deadline)
 {
     int64_t ms = pool->opts.acquire_timeout_ms;
@@ -212,6 +261,15 @@ static int64_t give_up_at(const weir_pool *pool, weir_deadline deadline)
     int64_t limit = ms < 1000 ? weir_in_ms(ms).at_ns : ns_after(hot_now(), ms);
 
     return deadline.at_ns < limit ? deadline.at_ns : limit;
+}
+
+/* The end of a check-out without a connection. */
+WEIR_COLD static weir_status refuse(weir_pool *pool, weir_status status, const weir_error *err,
+                                    int64_t since_ns)
+{
+    if (pool->on_event)
+        tell_check_out_failed(pool, status, err, since_ns);
+    return status;
 }
 
 /* Woken, late or cancelled: what came of it. */
@@ -237,10 +295,12 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
     take_out(pool, me);
     if (status == WEIR_CANCELED) {
         pool->stats.canceled++;
-        return weir_error_set(err, WEIR_CANCELED, "pool %s: cancelled while waiting", pool->name);
+        weir_error_set(err, WEIR_CANCELED, "pool %s: cancelled while waiting", pool->name);
+    } else {
+        pool->stats.timeouts++;
+        status = explain(pool, WEIR_TIMEOUT, me->since_ns, err);
     }
-    pool->stats.timeouts++;
-    return explain(pool, WEIR_TIMEOUT, me->since_ns, err);
+    return refuse(pool, status, err, me->since_ns);
 }
 
 static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const char *site,
@@ -254,9 +314,9 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
                          .held = leases_held(self, pool),
                          .error = &told };
 
-    if (would_deadlock(pool, me.held)) {
+    if (me.held && all_are_stuck(pool, me.held)) {
         pool->stats.refused++;
-        return say_deadlock(pool, err);
+        return refuse(pool, say_deadlock(pool, err), err, me.since_ns);
     }
     me.waker = weir_waker_new();
     list_append(&pool->waiters, &me.link);
@@ -270,15 +330,32 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     return outcome(pool, &me, status, out, err);
 }
 
+/* No caller gets one now, whether there are idle ones or not. */
+WEIR_COLD static weir_status refuse_all(weir_pool *pool, weir_status pending, weir_error *err)
+{
+    weir_status status = WEIR_CONNECT;
+
+    if (pool->state == WEIR_POOL_CLOSED)
+        status = weir_error_set(err, WEIR_CLOSED, "pool %s is closed", pool->name);
+    else if (pending == WEIR_CANCELED)
+        status = weir_error_set(err, WEIR_CANCELED, "pool %s: this coroutine was cancelled",
+                                pool->name);
+    else if (err)
+        *err = pool->why_paused;
+    if (status == WEIR_CONNECT)
+        hot_spend(WEIR_IO_UNITS); /* whoever tries again at once shall not hold up the rest */
+    return refuse(pool, status, err, hot_now());
+}
+
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
                           struct conn **out, weir_error *err)
 {
     weir_status status = hot_pending();
 
-    if (pool->closed)
-        return weir_error_set(err, WEIR_CLOSED, "pool %s is closed", pool->name);
-    if (status == WEIR_CANCELED)
-        return weir_error_set(err, status, "pool %s: this coroutine was cancelled", pool->name);
+    if (pool->on_event)
+        tell_pool(pool, WEIR_EVENT_CHECK_OUT_STARTED, false);
+    if (pool->state != WEIR_POOL_READY || status == WEIR_CANCELED)
+        return refuse_all(pool, status, err);
     if (status == WEIR_OK && !pool->waiting) {
         struct conn *conn = take_idle(pool);
         if (conn) {
@@ -288,6 +365,8 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
             pool->stats.acquired_at_once++;
             pool->stats.wait.count++;
             pool->stats.wait.bucket[0]++;
+            if (pool->on_event)
+                tell_conn(conn, WEIR_EVENT_CHECKED_OUT, 0);
             hot_spend(1);
             *out = conn;
             return WEIR_OK;
@@ -297,13 +376,13 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
         if (err)
             *err = pool->last_failure;
         hot_spend(WEIR_IO_UNITS);
-        return WEIR_CONNECT;
+        return refuse(pool, WEIR_CONNECT, &pool->last_failure, hot_now());
     }
     if (pool->opts.max_waiters && pool->waiting >= pool->opts.max_waiters) {
         pool->stats.refused++;
         explain(pool, WEIR_FULL, hot_now(), err);
         hot_spend(WEIR_IO_UNITS);
-        return WEIR_FULL;
+        return refuse(pool, WEIR_FULL, err, hot_now());
     }
     return wait_for_turn(pool, deadline, site, out, err);
 }

@@ -44,7 +44,8 @@ const char *weir_close_reason_name(weir_close_reason reason)
         [WEIR_CLOSE_BROKEN] = "broken",       [WEIR_CLOSE_LOST] = "lost",
         [WEIR_CLOSE_RESET_FAILED] = "reset_failed", [WEIR_CLOSE_IDLE] = "idle",
         [WEIR_CLOSE_AGE] = "age",             [WEIR_CLOSE_EVICTED] = "evicted",
-        [WEIR_CLOSE_POOL] = "pool",
+        [WEIR_CLOSE_POOL] = "pool",           [WEIR_CLOSE_STALE] = "stale",
+        [WEIR_CLOSE_RESIZED] = "resized",     [WEIR_CLOSE_UNOPENED] = "unopened",
     };
 
     return (unsigned)reason < WEIR_CLOSE_REASONS ? names[reason] : "(no weir_close_reason)";
@@ -53,6 +54,8 @@ const char *weir_close_reason_name(weir_close_reason reason)
 void weir_pool_stats_read(const weir_pool *pool, weir_pool_stats *out)
 {
     *out = pool->stats;
+    out->state = pool->state;
+    out->generation = pool->generation;
     out->max_size = pool->opts.max_size;
     out->reserved = pool->count[CONN_RESERVED];
     out->connecting = pool->count[CONN_CONNECTING];
@@ -91,6 +94,8 @@ void pool_verify(const weir_pool *pool)
                  "a connection's state names its list");
             must((conn->state == CONN_IN_USE) == (lease_current(conn)->holder != NULL), pool,
                  "a connection in use, and no other, has a holder");
+            must(conn->state != CONN_IDLE || !conn_is_stale(conn), pool,
+                 "no connection older than the last clear is idle");
             permits += conn->permit;
             alive += conn->opened;
             counted++;
@@ -103,7 +108,11 @@ void pool_verify(const weir_pool *pool)
     }
     for (int i = 0; i < WEIR_CLOSE_REASONS; i++)
         closed += pool->stats.closed[i];
-    must(pool_total(pool) <= pool->opts.max_size, pool, "at most max_size connections");
+    must(pool_total(pool) <= pool->ceiling, pool, "at most max_size connections");
+    must(pool->ceiling == pool->opts.max_size ||
+             (pool->choosy && pool->ceiling == pool_total(pool)), pool,
+         "a pool that was made smaller never grows until it fits");
+    must(!waiting || pool->state == WEIR_POOL_READY, pool, "only a ready pool has a queue");
     must(permits == pool->permits && permits <= pool->opts.max_connecting, pool,
          "connecting permits belong to connections, at most max_connecting");
     must(waiting == pool->waiting && stuck == pool->stuck, pool, "the queue is as counted");

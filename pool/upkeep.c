@@ -3,6 +3,7 @@
  *
  * One alarm a pool. Like all alarms here it is lazy: it is set for the first connection that
  * comes to rest, and when it rings it looks who is really due and sets itself anew.
+ * Paused pools are looked after too, but not filled up.
  */
 #include "pool.h"
 
@@ -13,7 +14,7 @@ static int64_t due_at(const weir_pool *pool, const struct conn *conn)
     return unused < conn->expires_ns ? unused : conn->expires_ns;
 }
 
-/* From the one unused longest. What min_idle keeps open still ends of age. */
+/* From the one unused longest. What min_idle and min_size keep open still ends of age. */
 static void sweep(weir_alarm *alarm)
 {
     weir_pool   *pool = LIST_OF(alarm, weir_pool, sweep);
@@ -23,7 +24,8 @@ static void sweep(weir_alarm *alarm)
     for (struct list *node = idle->prev, *newer; node != idle; node = newer) {
         newer = node->prev;
         struct conn *conn = LIST_OF(node, struct conn, link);
-        bool         spare = pool->count[CONN_IDLE] > pool->opts.min_idle;
+        bool         spare = pool->count[CONN_IDLE] > pool->opts.min_idle &&
+                             pool_live(pool) > pool->opts.min_size;
         int64_t      due = spare ? due_at(pool, conn) : conn->expires_ns;
 
         if (conn->expires_ns <= now)

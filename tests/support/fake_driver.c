@@ -15,6 +15,7 @@ struct fake_conn {
     void          *handle; /* allocated by open(), freed by close() */
     bool           open;
     bool           busy;   /* a call is under way */
+    weir_waker     caller; /* who is in it */
     unsigned       descriptors; /* of the server's, when it was opened */
     weir_condition condition;
 };
@@ -214,6 +215,17 @@ static weir_status describe(weir_conn *base, weir_error *err)
     return weir_error_set(err, WEIR_OK, "%s", "");
 }
 
+static void interrupt(weir_conn *base)
+{
+    struct fake_conn *conn = (struct fake_conn *)base;
+
+    blame(conn->fake, conn->open && base->user, "interrupt() of a connection that nobody uses");
+    conn->fake->interrupts++;
+    conn->condition = WEIR_GONE;
+    if (conn->busy)
+        weir_wake(conn->caller);
+}
+
 static void free_config(void *config)
 {
     ((struct fake *)config)->configs_freed++;
@@ -228,6 +240,7 @@ const weir_driver fake_driver = {
     .check = check_conn,
     .reset = reset_conn,
     .describe = describe,
+    .interrupt = interrupt,
     .free_config = free_config,
 };
 
@@ -240,9 +253,16 @@ weir_status fake_query(weir_lease *lease, int64_t ms)
     blame(conn->fake, conn->open, "a query on a connection that is not open");
     blame(conn->fake, !conn->busy, "a query in the middle of another call");
     blame(conn->fake, conn->base.user == weir_self(), "a query by somebody who may not use it");
+    if (conn->condition == WEIR_GONE)
+        return WEIR_LOST;
     conn->busy = true;
-    weir_status status = weir_sleep(weir_in_ms(ms));
+    conn->caller = weir_waker_new();
+    weir_status status = weir_park(weir_in_ms(ms), "a fake server's answer");
     conn->busy = false;
+    if (status == WEIR_OK)
+        return WEIR_LOST; /* somebody cut it */
+    if (status == WEIR_TIMEOUT)
+        status = weir_pending(WEIR_FOREVER); /* the answer, unless a scope ended first */
     if (status != WEIR_OK)
         conn->condition = WEIR_BROKEN;
     return status;

@@ -46,7 +46,7 @@ struct fake {
     /* what happened */
     const char       *fault;                   /* the first thing that a pool must not do */
     struct list       conns;                   /* those open now */
-    unsigned          attempts, opened, resets, checks, closed, abrupt;
+    unsigned          attempts, opened, resets, checks, closed, abrupt, interrupts;
     unsigned          opening, opening_peak;
     unsigned          alive, alive_peak;       /* open, and not told to close */
     unsigned          descriptors, descriptors_peak;

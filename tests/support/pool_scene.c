@@ -280,7 +280,7 @@ void scene_recount(const weir_pool *pool)
     EXPECT_INT(stuck, pool->stuck);
     EXPECT(paid <= pool->share.used);
     EXPECT(permits <= pool->opts.max_connecting);
-    EXPECT(pool_total(pool) <= pool->opts.max_size);
+    EXPECT(pool_total(pool) <= pool->ceiling);
     EXPECT(!waiting || !counted[CONN_IDLE]);
     EXPECT_INT(pool->stats.opened - closed, alive);
     EXPECT_INT(pool->stats.acquired - pool->stats.released, counted[CONN_IN_USE]);

@@ -99,10 +99,11 @@ enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 /* ---- the blow ---------------------------------------------------------------------------- */
 
 enum moment { AT_ONCE, WHEN_PARKED, NEXT_TURN, MOMENTS };
-enum blow { NO_BLOW, CANCEL, STIR, EVICT, CLOSE, FREE };
+enum blow { NO_BLOW, CANCEL, STIR, EVICT, PAUSE, CLEAR, SHRINK, DRAIN, CLOSE, FREE };
 
 static const char *const moments[] = { "at once", "when parked", "in the next turn" };
-static const char *const blows[] = { "nothing", "cancel", "stir", "evict", "close", "free" };
+static const char *const blows[] = { "nothing", "cancel", "stir",  "evict", "pause",
+                                     "clear",   "shrink", "drain", "close", "free" };
 
 /* One play. */
 static struct {
@@ -138,6 +139,27 @@ static void free_the_pool(void)
     weir_pool_free(pool);
 }
 
+/* Those that a pool goes on after; waiters may have been told. */
+static bool pool_goes_on(void)
+{
+    return play.blow >= PAUSE && play.blow <= DRAIN;
+}
+
+static void strike_the_pool(weir_pool *pool)
+{
+    unsigned least = pool->opts.min_idle ? pool->opts.min_idle : 1;
+
+    if (play.blow == PAUSE)
+        EXPECT_STATUS(weir_pool_pause(pool, NULL), WEIR_OK);
+    else if (play.blow == CLEAR)
+        EXPECT_STATUS(weir_pool_clear(pool, true, NULL, NULL), WEIR_OK);
+    else if (play.blow == SHRINK)
+        EXPECT_STATUS(weir_pool_resize(pool, least, NULL), WEIR_OK);
+    else
+        EXPECT_STATUS(weir_pool_drain(pool, weir_in_ms(20000), NULL), WEIR_OK);
+    EXPECT_STATUS(weir_pool_ready(pool, NULL), WEIR_OK);
+}
+
 static void strike(void)
 {
     play.struck = true;
@@ -151,6 +173,8 @@ static void strike(void)
         (void)weir_pool_close(play.stage->pool, WEIR_NOW);
     else if (play.blow == FREE)
         free_the_pool();
+    else if (pool_goes_on())
+        strike_the_pool(play.stage->pool);
 }
 
 static void strike_from_the_hub(weir_alarm *alarm)
@@ -216,10 +240,11 @@ static void judge(const struct caller *caller, bool victim)
 {
     weir_status status = caller->status;
 
-    EXPECT(caller->done && (victim || caller->held == WEIR_OK));
+    EXPECT(caller->done && (victim || caller->held == WEIR_OK ||
+                            (play.blow == CLEAR && caller->held == WEIR_LOST)));
     if (status == WEIR_OK)
         return;
-    if (play.scenario->refuses && status == WEIR_CONNECT)
+    if ((play.scenario->refuses || pool_goes_on()) && status == WEIR_CONNECT)
         return;
     if (play.blow >= CLOSE && status == WEIR_CLOSED)
         return;
@@ -405,6 +430,21 @@ static void idle_connections_may_be_lost_or_evicted_at_any_point(void **state)
     print_message("%u plays\n", plays);
 }
 
+static void the_pool_may_be_paused_cleared_resized_or_drained_at_any_point(void **state)
+{
+    unsigned plays = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < SCENARIOS; i++)
+        for (enum blow blow = PAUSE; blow <= DRAIN; blow++) {
+            plays += interrupt_everywhere(&scenarios[i], blow, WHEN_PARKED, 0);
+            if (blow != DRAIN) /* which waits */
+                plays += interrupt_everywhere(&scenarios[i], blow, NEXT_TURN, 0);
+        }
+    assert_true(plays > 1000 / stride());
+    print_message("%u plays\n", plays);
+}
+
 static void the_pool_may_be_closed_at_any_point(void **state)
 {
     unsigned plays = 0;
@@ -508,6 +548,7 @@ int main(void)
         cmocka_unit_test(cancelling_anybody_at_any_point_loses_nothing),
         cmocka_unit_test(a_deadline_at_any_instant_loses_nothing),
         cmocka_unit_test(idle_connections_may_be_lost_or_evicted_at_any_point),
+        cmocka_unit_test(the_pool_may_be_paused_cleared_resized_or_drained_at_any_point),
         cmocka_unit_test(the_pool_may_be_closed_at_any_point),
         cmocka_unit_test(the_pool_may_be_freed_at_any_point),
         cmocka_unit_test(every_gate_in_every_state_leaves_a_pool_that_works),

@@ -98,12 +98,16 @@ static struct {
     int64_t     until_ms[PLAYERS];
     unsigned    queue[PLAYERS], waiting;
     unsigned    idle, held;
+    unsigned    size;
+    bool        paused;
+    bool        stale[PLAYERS]; /* what he holds is from before a clear */
 } model;
 
 static void model_serve(unsigned who)
 {
     model.state[who] = HOLDS;
     model.outcome[who] = WEIR_OK;
+    model.stale[who] = false;
     model.held++;
 }
 
@@ -116,10 +120,12 @@ static void model_leave_queue(unsigned place)
 
 static void model_ask(unsigned who, int64_t until_ms)
 {
-    if (model.idle) {
+    if (model.paused) {
+        model.outcome[who] = WEIR_CONNECT;
+    } else if (model.idle) {
         model.idle--;
         model_serve(who);
-    } else if (model.held < PLACES) {
+    } else if (model.held < model.size) {
         model_serve(who);
     } else {
         model.state[who] = WAITS;
@@ -128,18 +134,25 @@ static void model_ask(unsigned who, int64_t until_ms)
     }
 }
 
-/* Whether it is lent on or closed and another opened: the oldest waiter has one at once. */
+static void model_serve_first(void)
+{
+    unsigned next = model.queue[0];
+
+    model_leave_queue(0);
+    model_serve(next);
+}
+
+/* Whether it is lent on or closed and another opened: the oldest waiter has one at once, if the
+   pool is not too large as it is. */
 static void model_let_go(unsigned who, bool usable)
 {
+    usable = usable && !model.stale[who] && model.held + model.idle <= model.size;
     model.state[who] = FREE;
     model.held--;
-    if (model.waiting) {
-        unsigned next = model.queue[0];
-        model_leave_queue(0);
-        model_serve(next);
-    } else {
+    if (model.waiting && model.held < model.size)
+        model_serve_first();
+    else
         model.idle += usable;
-    }
 }
 
 static void model_give_up(unsigned place, weir_status why)
@@ -156,6 +169,30 @@ static void model_pass_time(int64_t now_ms)
     for (unsigned place = model.waiting; place-- > 0;)
         if (model.until_ms[model.queue[place]] <= now_ms)
             model_give_up(place, WEIR_TIMEOUT);
+}
+
+static void model_pause(void)
+{
+    model.paused = true;
+    while (model.waiting)
+        model_give_up(0, WEIR_CONNECT);
+}
+
+static void model_clear(void)
+{
+    model_pause();
+    model.idle = 0;
+    for (unsigned i = 0; i < PLAYERS; i++)
+        model.stale[i] = true;
+}
+
+static void model_resize(unsigned size)
+{
+    model.size = size;
+    while (model.idle && model.held + model.idle > size)
+        model.idle--;
+    while (model.waiting && model.held < size)
+        model_serve_first();
 }
 
 /* ---- steps ------------------------------------------------------------------------------- */
@@ -215,11 +252,33 @@ static void several_at_once(struct scene *stage)
     model.idle = scene_stats(stage->pool).idle;
 }
 
+/* Mostly it is ready and of full size, or there would be no play. */
+static void change_the_pool(weir_pool *pool)
+{
+    unsigned what = upto(4), size = upto(2) ? PLACES : 1 + upto(PLACES);
+
+    if (model.paused) {
+        model.paused = false;
+        EXPECT_STATUS(weir_pool_ready(pool, NULL), WEIR_OK);
+    } else if (what == 0) {
+        model_pause();
+        EXPECT_STATUS(weir_pool_pause(pool, NULL), WEIR_OK);
+    } else if (what == 1) {
+        model_clear();
+        EXPECT_STATUS(weir_pool_clear(pool, upto(2) != 0, NULL, NULL), WEIR_OK);
+    } else {
+        model_resize(size);
+        EXPECT_STATUS(weir_pool_resize(pool, size, NULL), WEIR_OK);
+    }
+}
+
 static void one_step(struct scene *stage)
 {
-    unsigned what = upto(100);
+    unsigned what = upto(model.paused ? 104 : 101);
 
-    if (what < 60)
+    if (what >= 100)
+        change_the_pool(stage->pool);
+    else if (what < 60)
         ask_or_let_go(upto(PLAYERS));
     else if (what < 70)
         several_at_once(stage);
@@ -272,6 +331,7 @@ static void everybody_leaves(void)
 static void play_at_random(struct scene *stage)
 {
     memset(&model, 0, sizeof model);
+    model.size = PLACES;
     memset(players, 0, sizeof players);
     for (unsigned i = 0; i < PLAYERS; i++)
         players[i].stage = stage;
@@ -290,6 +350,8 @@ static void play_at_random(struct scene *stage)
     EXPECT(stats.resets > STEPS / 100);
     EXPECT(stats.opened > STEPS / 100);
     EXPECT(stats.closed[WEIR_CLOSE_LOST] > STEPS / 100);
+    EXPECT(stats.closed[WEIR_CLOSE_STALE] > STEPS / 1000);
+    EXPECT(stats.closed[WEIR_CLOSE_RESIZED] > STEPS / 1000);
     everybody_leaves();
 }
 

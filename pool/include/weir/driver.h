@@ -70,6 +70,14 @@ typedef struct weir_driver {
     /** Why did the last call fail? For weir_lease_error(). Must not yield. */
     weir_status (*describe)(weir_conn *conn, weir_error *err);
 
+    /**
+     * Cut the call that its user may be in: that one, and each later one, fails as lost. Asked
+     * of a connection in use when its pool is cleared with `interrupt`; must not yield, and must
+     * leave everything that close() frees. A shutdown(2) of its sockets does. NULL where the
+     * driver cannot: then its user goes on until the lease is given back.
+     */
+    void (*interrupt)(weir_conn *conn);
+
     /** Free the config, once the last connection is gone. Must not yield. */
     void (*free_config)(void *config);
 } weir_driver;

@@ -8,6 +8,9 @@
  * Make one with a driver's own call (weir_mysql_pool_new). Callers are served strictly in the
  * order they came. A connection given back is reused; one forgotten is closed when the
  * coroutine that took it ends.
+ *
+ * States and events are those of MongoDB's "Connection Monitoring and Pooling" specification
+ * (CMAP below), whatever database is behind the pool.
  */
 #ifndef WEIR_POOL_H
 #define WEIR_POOL_H
@@ -19,6 +22,11 @@ WEIR_BEGIN_DECLS
 
 typedef struct weir_pool  weir_pool;
 typedef struct weir_lease weir_lease;
+
+struct weir_pool_event;
+
+/* Told of what happens in a pool: see weir_pool_on_event(). */
+typedef void (*weir_pool_event_fn)(const struct weir_pool_event *event, void *arg);
 
 /* What happens to a connection whose holder ended without giving it back. */
 typedef enum weir_on_exit {
@@ -38,6 +46,7 @@ typedef struct weir_pool_opts {
     const char  *name;               /* for messages and numbers; copied (the driver's name) */
     unsigned     max_size;           /* connections at most (10) */
     unsigned     min_idle;           /* kept open and idle, while max_size allows (0) */
+    unsigned     min_size;           /* kept open, idle or not (0; CMAP's minPoolSize) */
     unsigned     max_connecting;     /* opened at the same time at most (2, as in CMAP) */
     unsigned     max_waiters;        /* callers queued; the next gets WEIR_FULL (no limit) */
     int64_t      acquire_timeout_ms; /* longest wait for a connection (30 s) */
@@ -49,6 +58,9 @@ typedef struct weir_pool_opts {
     int64_t      max_age_ms;         /* an older one is not lent again (30 min, each +-10 %) */
     weir_on_exit on_exit;
     weir_reset   reset;
+    bool         start_paused;       /* opens and lends nothing until weir_pool_ready() */
+    weir_pool_event_fn on_event;     /* as by weir_pool_on_event(), but from the very first on */
+    void              *on_event_arg;
 } weir_pool_opts;
 
 /* ---- taking and giving back --------------------------------------------------------- */
@@ -65,8 +77,9 @@ typedef struct weir_pool_opts {
  * Context: a coroutine on the pool's thread.
  * Owner:   *out is yours until weir_release() or weir_lease_close(); NULL on failure.
  * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already),
- *          WEIR_CLOSED, WEIR_DEADLOCK (all max_size connections are held by coroutines that
- *          wait for this pool), WEIR_USAGE, or WEIR_CONNECT with the server's own words in *err.
+ *          WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a coroutine that waits for
+ *          this pool, and there can be no more of them), WEIR_USAGE, or WEIR_CONNECT with the
+ *          server's own words in *err, or those that the pool is paused (weir_pool_pause()).
  *          While no connection lives and the last attempt failed, WEIR_CONNECT comes at once,
  *          until the pool tries again: after 0.1 s at first, after 2 s at most.
  */
@@ -138,14 +151,15 @@ static inline void weir_lease_cleanup_(weir_lease **lease)
  *
  * Yields:  yes.
  * Context: a coroutine on the pool's thread.
- * Returns: WEIR_OK; WEIR_TIMEOUT, WEIR_CANCELED: it goes on closing, call again to wait more.
+ * Returns: WEIR_OK; WEIR_TIMEOUT, WEIR_CANCELED: it goes on closing, call again to wait more;
+ *          WEIR_USAGE (logged too) elsewhere, and changes nothing.
  */
 WEIR_API weir_status weir_pool_close(weir_pool *pool, weir_deadline deadline);
 
 /**
  * Close the pool, wait for what can be closed now, and free it. Leases still held stay
  * valid: their holders are named in a warning, and the memory goes with the last of them.
- * NULL is fine.
+ * NULL is fine. From another thread it does nothing but log an error.
  *
  * Yields:  yes (shielded).
  */
@@ -157,6 +171,69 @@ static inline void weir_pool_cleanup_(weir_pool **pool)
 }
 
 WEIR_API const char *weir_pool_name(const weir_pool *pool);
+
+/* ---- at run time -------------------------------------------------------------------- */
+
+/* What a pool may do. It starts ready, unless start_paused. */
+typedef enum weir_pool_state {
+    WEIR_POOL_READY = 0,
+    WEIR_POOL_PAUSED, /* lends and opens nothing; callers get WEIR_CONNECT at once */
+    WEIR_POOL_CLOSED  /* for good */
+} weir_pool_state;
+
+WEIR_API weir_pool_state weir_pool_state_of(const weir_pool *pool);
+WEIR_API const char     *weir_pool_state_name(weir_pool_state state); /* "ready", ... */
+
+/*
+ * The next five: Context: the pool's thread (a coroutine, or a loop's callback), unless said
+ * otherwise. They return WEIR_OK; WEIR_CLOSED for a pool that is closed; WEIR_USAGE (logged
+ * too) from another thread, or inside an event's callback. The error is for the words.
+ */
+
+/**
+ * Lend and open nothing until weir_pool_ready(). Waiters get WEIR_CONNECT at once, outcome
+ * WEIR_OUTCOME_NOT_SENT, as do later callers. Connections stay: idle ones are kept, those in
+ * use come back. Pausing twice is fine.
+ *
+ * Yields:  no.
+ */
+WEIR_API weir_status weir_pool_pause(weir_pool *pool, weir_error *err);
+
+/** End a pause: the pool forgets failures, fills up to its minimum and lends. Does not yield. */
+WEIR_API weir_status weir_pool_ready(weir_pool *pool, weir_error *err);
+
+/**
+ * Declare all connections stale, as after a fail-over: pauses the pool and begins a new
+ * generation. Idle ones are closed now, those being opened when they are there, those in use
+ * when they are given back (WEIR_CLOSE_STALE). With `interrupt` those in use are cut in
+ * mid-call (their holders get WEIR_LOST; where the driver can, see weir/driver.h) and those
+ * being opened given up.
+ *
+ * The words of `why` (NULL: none) are told to the waiters, and to callers until
+ * weir_pool_ready(). Yields:  no.
+ */
+WEIR_API weir_status weir_pool_clear(weir_pool *pool, bool interrupt, const weir_error *why,
+                                     weir_error *err);
+
+/**
+ * Change max_size (at least 1). Where the pool is larger, idle connections are closed at once
+ * and others as they come back, until it fits (WEIR_CLOSE_RESIZED).
+ *
+ * Yields:  no.
+ * Returns: as above; WEIR_USAGE too where max_size is 0, or below min_idle or min_size.
+ */
+WEIR_API weir_status weir_pool_resize(weir_pool *pool, unsigned max_size, weir_error *err);
+
+/**
+ * weir_pool_clear() without interrupting, and wait until the last connection that was there
+ * has gone; then the pool is empty and paused, and weir_pool_ready() starts it afresh.
+ *
+ * Yields:  unless the pool is empty.
+ * Context: a coroutine on the pool's thread that holds none of its connections.
+ * Returns: as above; WEIR_TIMEOUT, WEIR_CANCELED: call again to wait more; WEIR_DEADLOCK
+ *          where the caller holds a connection of this pool, and changes nothing.
+ */
+WEIR_API weir_status weir_pool_drain(weir_pool *pool, weir_deadline deadline, weir_error *err);
 
 /** Print the options in force, one per line, into buf; returns as snprintf(3). */
 WEIR_API int weir_pool_describe(const weir_pool *pool, char *buf, size_t size);
@@ -173,10 +250,17 @@ typedef enum weir_close_reason {
     WEIR_CLOSE_AGE,           /* older than max_age_ms */
     WEIR_CLOSE_EVICTED,       /* its descriptors were needed elsewhere */
     WEIR_CLOSE_POOL,          /* the pool was closed */
+    WEIR_CLOSE_STALE,         /* the pool was cleared since it was opened */
+    WEIR_CLOSE_RESIZED,       /* above max_size after weir_pool_resize() */
+    WEIR_CLOSE_UNOPENED,      /* the attempt to open it failed: in events only, never counted */
     WEIR_CLOSE_REASONS        /* how many there are */
 } weir_close_reason;
 
 WEIR_API const char *weir_close_reason_name(weir_close_reason reason); /* "requested", ... */
+
+/** The same in CMAP's four words: "stale", "idle" (nobody needed it: IDLE, AGE, EVICTED,
+    RESIZED), "poolClosed", "error" (all others). */
+WEIR_API const char *weir_close_reason_cmap(weir_close_reason reason);
 
 /* bucket[i] counts values below 2^i microseconds (and not below half that). */
 typedef struct weir_histogram {
@@ -191,6 +275,8 @@ WEIR_API uint64_t weir_histogram_us(const weir_histogram *histogram, double perc
 
 typedef struct weir_pool_stats {
     /* now */
+    weir_pool_state state;
+    uint64_t generation; /* how often it was cleared */
     unsigned max_size;
     unsigned reserved;   /* waiting for a connecting permit or for descriptors */
     unsigned connecting;
@@ -220,6 +306,87 @@ typedef struct weir_pool_stats {
 } weir_pool_stats;
 
 WEIR_API void weir_pool_stats_read(const weir_pool *pool, weir_pool_stats *out);
+
+/* Takes the next piece of a text; must not yield, nor call the pool's functions. */
+typedef void (*weir_write_fn)(const char *text, size_t length, void *arg);
+
+/**
+ * Write the numbers in Prometheus' text format (version 0.0.4): gauges, counters by close
+ * reason, and the histograms of wait, connect and hold in seconds, labelled pool="name".
+ * `pools` share one text, since the format wants each metric's name declared once.
+ *
+ * Yields:  no.  Context: the pools' thread.
+ */
+WEIR_API void weir_pools_metrics(weir_pool *const *pools, size_t count, weir_write_fn write,
+                                 void *arg);
+WEIR_API void weir_pool_metrics(const weir_pool *pool, weir_write_fn write, void *arg);
+
+/**
+ * Write for people who holds what since when from where, who waits, and what each other
+ * connection is doing: a line each, after the line of weir_pool_summary().
+ *
+ * Yields:  no.  Context: the pool's thread.
+ */
+WEIR_API void weir_pool_dump(const weir_pool *pool, weir_write_fn write, void *arg);
+
+/** The pool in one line for a log, without a newline; returns as snprintf(3). */
+WEIR_API int weir_pool_summary(const weir_pool *pool, char *buf, size_t size);
+
+/* ---- events ------------------------------------------------------------------------- */
+
+/*
+ * CMAP's eleven, in its order: a check-out is CHECK_OUT_STARTED and then one of CHECKED_OUT and
+ * CHECK_OUT_FAILED; a connection is CONN_CREATED, CONN_READY, and CONN_CLOSED at last, also where
+ * it was never ready. CHECKED_OUT is told when the connection is handed over, which is before its
+ * waiter runs; where he was cancelled in that very turn, CHECKED_IN follows.
+ */
+typedef enum weir_pool_event_type {
+    WEIR_EVENT_POOL_CREATED = 0,
+    WEIR_EVENT_POOL_READY,
+    WEIR_EVENT_POOL_CLEARED,
+    WEIR_EVENT_POOL_CLOSED,
+    WEIR_EVENT_CONN_CREATED,
+    WEIR_EVENT_CONN_READY,
+    WEIR_EVENT_CONN_CLOSED,
+    WEIR_EVENT_CHECK_OUT_STARTED,
+    WEIR_EVENT_CHECK_OUT_FAILED,
+    WEIR_EVENT_CHECKED_OUT,
+    WEIR_EVENT_CHECKED_IN,
+    WEIR_EVENTS /* how many there are */
+} weir_pool_event_type;
+
+WEIR_API const char *weir_pool_event_name(weir_pool_event_type type); /* "ConnectionReady", ... */
+
+/* What is not said of a field's event is zero there. */
+typedef struct weir_pool_event {
+    weir_pool_event_type type;
+    weir_pool           *pool;
+    uint64_t             conn_id;     /* CONN_*, CHECKED_OUT, CHECKED_IN: 1, 2, 3 ... */
+    int64_t              duration_ns; /* CONN_READY: of opening; CHECKED_OUT, CHECK_OUT_FAILED:
+                                         since it started. By the turn's clock: 0 within one */
+    weir_close_reason    reason;      /* CONN_CLOSED */
+    weir_status          status;      /* CHECK_OUT_FAILED: what the caller gets */
+    const char          *message;     /* CHECK_OUT_FAILED: the words, where there are; until the
+                                         callback returns */
+    bool                 interrupt;   /* POOL_CLEARED: connections in use were cut as well */
+} weir_pool_event;
+
+/** Why a check-out failed in CMAP's three words: "poolClosed" (WEIR_CLOSED), "connectionError"
+    (WEIR_CONNECT, WEIR_NOMEM), "timeout" (whoever gave up or was refused: all others). */
+WEIR_API const char *weir_check_out_reason_cmap(weir_status status);
+
+/**
+ * Have fn(event, arg) called for every event from now on, in place of whoever was told before;
+ * a NULL fn ends it. For POOL_CREATED too: weir_pool_opts.on_event. Without it events cost
+ * nothing.
+ *
+ * fn runs in the middle of what it is told of. It must not yield (a wait fails there), and may
+ * only read the pool: stats, dump, summary, options. `arg` must live until fn is ended or the
+ * pool's memory gone, with the last lease.
+ *
+ * Yields:  no.  Context: the pool's thread.
+ */
+WEIR_API void weir_pool_on_event(weir_pool *pool, weir_pool_event_fn fn, void *arg);
 
 WEIR_END_DECLS
 
