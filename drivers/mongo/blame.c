@@ -96,6 +96,14 @@ void mo_cut(struct mo_client *client, weir_status status, const char *fmt, ...)
     va_end(args);
 }
 
+void mo_cut_by(struct mo_client *client, weir_status status, const char *what)
+{
+    if (status == WEIR_CANCELED)
+        mo_cut(client, status, "cancelled %s", what);
+    else
+        mo_cut(client, status, "the deadline passed %s", what);
+}
+
 void mo_trouble(struct mo_client *client, const char *fmt, ...)
 {
     va_list args;

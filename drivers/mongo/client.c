@@ -9,7 +9,8 @@
  * never repaired.
  *
  * Throwing one away must cost no packet and no wait: the client is told to forget its sessions
- * and cursors (mongoc_client_reset), every stream fails, and then it is destroyed.
+ * and cursors (mongoc_client_reset), every stream fails, and then it is destroyed. The exception
+ * is a transaction that was left open, which a polite farewell aborts.
  *
  * Whatever a user has made from the client and kept points into it. In builds with WEIR_DEBUG
  * the last few clients of a pool are therefore not destroyed at once but kept as tombstones,
@@ -233,6 +234,8 @@ void mo_close(weir_conn *base, weir_farewell how, weir_deadline deadline)
     if (!client)
         return;
     conn->client = NULL;
+    if (how == WEIR_POLITE && client->transaction.stream && can_be_polite(client))
+        (void)mo_transaction_abort(client);
     client->closing = true;
     if (how == WEIR_POLITE && client->config->opts.end_sessions && can_be_polite(client)) {
         mo_client_free(client); /* the library says endSessions then */

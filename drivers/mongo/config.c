@@ -203,8 +203,8 @@ static void take_for_pool(const mongoc_uri_t *uri, weir_pool_opts *pool)
 {
     if (!pool->max_size)
         pool->max_size = (unsigned)mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MAXPOOLSIZE, 0);
-    if (!pool->min_idle)
-        pool->min_idle = (unsigned)mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MINPOOLSIZE, 0);
+    if (!pool->min_size)
+        pool->min_size = (unsigned)mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MINPOOLSIZE, 0);
     if (!pool->idle_timeout_ms)
         pool->idle_timeout_ms = mongoc_uri_get_option_as_int32(uri, MONGOC_URI_MAXIDLETIMEMS, 0);
     if (!pool->acquire_timeout_ms)
@@ -313,6 +313,33 @@ static bool uses_x509(const mongoc_uri_t *uri)
     return mechanism && strcasecmp(mechanism, "MONGODB-X509") == 0;
 }
 
+struct loading {
+    const struct mo_tls_opts *opts;
+    struct mo_tls_context   **out;
+    weir_error               *err;
+    weir_status               status;
+};
+
+static void load(void *arg)
+{
+    struct loading *loading = arg;
+
+    loading->status = mo_tls_context_new(loading->opts, loading->out, loading->err);
+}
+
+/* Reading the system's authorities takes 40 to 95 ms: too long for the hub to stand still. */
+static weir_status load_tls(const struct mo_tls_opts *opts, struct mo_tls_context **out,
+                            weir_error *err)
+{
+    struct loading loading = { .opts = opts, .out = out, .err = err };
+    weir_status    status = weir_offload(load, &loading, WEIR_SCOPE);
+
+    if (status != WEIR_OK)
+        return weir_error_set(err, status, "the files for TLS were not read: %s",
+                              weir_status_name(status));
+    return loading.status;
+}
+
 static weir_status make_tls(struct mo_config *config, weir_error *err)
 {
     mongoc_uri_t      *uri = config->given;
@@ -337,7 +364,7 @@ static weir_status make_tls(struct mo_config *config, weir_error *err)
                               "tlsCertificateKeyFile in the URI");
     if (uses_x509(uri)) /* the library reads the user's name there */
         mongoc_uri_set_option_as_utf8(uri, MONGOC_URI_TLSCERTIFICATEKEYFILE, opts.cert_key_file);
-    return mo_tls_context_new(&opts, &config->tls, err);
+    return load_tls(&opts, &config->tls, err);
 }
 
 /* ---- who logs in ------------------------------------------------------------------- */
@@ -352,7 +379,7 @@ static bool scram_of(const char *name, enum mo_mechanism *mechanism)
 }
 
 /* A password that is not ASCII must be prepared by SASLprep, and that is the library's. */
-static void choose_login(struct mo_config *config)
+static weir_status choose_login(struct mo_config *config, weir_error *err)
 {
     const mongoc_uri_t *uri = config->given;
     struct mo_user     *user = &config->user;
@@ -364,6 +391,12 @@ static void choose_login(struct mo_config *config)
     config->own_login = !config->opts.library_scram && user->name && user->password &&
                         scram_of(mongoc_uri_get_auth_mechanism(uri), &user->mechanism) &&
                         mo_password_is_plain(user->password);
+    if (config->own_login && strlen(user->name) > MO_USER_MAX)
+        return weir_error_set(err, WEIR_USAGE,
+                              "the user's name has %zu bytes, and SCRAM is done for up to %d: "
+                              "create a user with a shorter name", strlen(user->name),
+                              MO_USER_MAX);
+    return WEIR_OK;
 }
 
 /* ---- the URI for clients ----------------------------------------------------------- */
@@ -555,9 +588,10 @@ static weir_status fill_and_check(struct mo_config *config, weir_error *err)
         return status;
     fill_in(config);
     name_target(config);
-    choose_login(config);
     config->members = count_hosts(config->given);
-    status = make_tls(config, err);
+    status = choose_login(config, err);
+    if (status == WEIR_OK)
+        status = make_tls(config, err);
     if (status != WEIR_OK || mongoc_uri_get_srv_hostname(config->given))
         return status;
     return derive(config, config->given, err);

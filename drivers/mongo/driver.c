@@ -44,23 +44,29 @@ static weir_condition check(weir_conn *base, weir_reset how)
         return WEIR_GONE;
     if (!is_quiet(client))
         return WEIR_BROKEN;
+    if (client->transaction.several)
+        return WEIR_BROKEN;
     mo_client_watch(client);
     if (how != WEIR_RESET_NONE)
         mo_client_settings(client);
     client->trouble.status = client->answer.status = WEIR_OK;
     client->intrusion[0] = '\0';
-    return WEIR_CLEAN;
+    return client->transaction.stream ? WEIR_DIRTY : WEIR_CLEAN;
 }
 
-/* A client has nothing that would have to be put right by its server: sessions and cursors are
-   objects of their own. */
+/* Sessions and cursors are objects of their own. What has to be put right by the server is a
+   transaction that was left open. */
 static weir_status reset(weir_conn *base, weir_reset how, weir_deadline deadline, weir_error *err)
 {
-    (void)base;
+    struct mo_client *client = ((struct mo_conn *)base)->client;
+
     (void)how;
-    (void)deadline;
-    (void)err;
-    return WEIR_OK;
+    (void)deadline; /* it is the scope's, which the streams obey */
+    if (!client->transaction.stream || mo_transaction_abort(client)) {
+        mo_client_watch(client);
+        return WEIR_OK;
+    }
+    return weir_error_set(err, WEIR_LOST, "a transaction that was left open could not be aborted");
 }
 
 static weir_status describe(weir_conn *base, weir_error *err)

@@ -106,6 +106,7 @@ static void reply_ends(struct mo_stream *stream)
         return;
     stream->client->unsure = false;
     stream->client->answered = true;
+    mo_transaction_answered(stream->client);
 }
 
 bool mo_message_owed(const struct mo_stream *stream)

@@ -5,8 +5,9 @@
  * The way of an operation, from the top:
  *
  *     mongoc_collection_find...   the library: which server, commands, cursors, sessions
- *     stream.c                    what it writes to and reads from: whose turn it is, waiting
- *                                 in the hub, what became of the command
+ *     stream.c                    what it writes to and reads from: whose turn it is, what
+ *                                 became of the command
+ *     transfer.c                  bytes to and from the socket, waiting in the hub
  *     login.c                     before the first command of a stream: who we are
  *     tls.c                       below that, where the connection is encrypted
  *
@@ -57,6 +58,16 @@ struct mo_note {
 
 struct mo_stream;
 
+/* One that was begun on the server and not ended: transaction.c. */
+struct mo_transaction {
+    struct mo_stream *stream;  /* it was last heard of there; NULL: none is open */
+    int64_t           number;  /* txnNumber */
+    uint8_t           lsid[64]; /* its session, a document; the library's has 32 bytes */
+    uint32_t          lsid_size;
+    bool              ending;  /* a commit or an abort was sent */
+    bool              several; /* another one was begun meanwhile */
+};
+
 /* A client of the library's, with our side of it. It may outlive its connection: client.c. */
 struct mo_client {
     weir_conn        *conn;   /* NULL: discarded */
@@ -85,6 +96,7 @@ struct mo_client {
     bool           unsure;   /* a byte of a command left, and the server did not say what
                                 became of it */
     bool           answered; /* it said so of the last one */
+    struct mo_transaction transaction;
 
     uint64_t    id;              /* for messages, when the connection is gone */
     const char *site;
@@ -176,14 +188,41 @@ struct mo_stream *mo_stream_new(struct mo_client *client);
 void mo_stream_hang_up(struct mo_stream *stream, int errnum); /* its socket is closed then */
 void mo_stream_free(struct mo_stream *stream); /* when the last of its refs goes */
 void mo_stream_stirred(int fd, void *stream);  /* the hub's news of it */
-void mo_stream_watch(struct mo_stream *stream); /* have the hub tell again */
-void mo_wake_poller(struct mo_client *client);
+void mo_stream_refund(struct mo_stream *stream); /* its descriptor, where it was paid for */
+
+/* ---- transfer.c ------------------------------------------------------------------------ */
+
+int     mo_fail(struct mo_stream *stream, int errnum); /* -1, with errno, the stream's own too */
+void    mo_stream_watch(struct mo_stream *stream);     /* have the hub tell again */
+/* Some bytes; 0 at the end; -1 with errno. */
+ssize_t mo_receive(struct mo_stream *stream, void *to, size_t size, bool may_wait,
+                   weir_deadline until);
+/* Some of it; -1 with errno. */
+ssize_t mo_transmit(struct mo_stream *stream, const struct iovec *iov, size_t count,
+                    bool may_wait, weir_deadline until);
+
+/* The library's milliseconds: negative for ever. By the turn's clock. */
+static inline weir_deadline mo_patience(int32_t ms)
+{
+    return ms < 0 ? WEIR_FOREVER : weir_deadline_at(hot_now() + (int64_t)ms * 1000000);
+}
+
+/* ---- poll.c ---------------------------------------------------------------------------- */
+
+ssize_t mo_stream_poll(mongoc_stream_poll_t *polled, size_t count, int32_t ms);
+void    mo_wake_poller(struct mo_client *client);
 
 /* ---- message.c: what requests and replies tell ----------------------------------------- */
 
 void mo_message_begin(struct mo_stream *stream, const mongoc_iovec_t *iov, size_t count);
 bool mo_message_read(struct mo_stream *stream, const void *data, size_t size); /* false: nonsense */
 bool mo_message_owed(const struct mo_stream *stream); /* it is in the middle of something */
+
+/* ---- transaction.c ---------------------------------------------------------------------- */
+
+void mo_transaction_see(struct mo_stream *stream, const mongoc_iovec_t *iov, size_t count);
+void mo_transaction_answered(struct mo_client *client);
+bool mo_transaction_abort(struct mo_client *client); /* false: it could not be. Yields */
 
 /* ---- blame.c -------------------------------------------------------------------------- */
 
@@ -198,6 +237,7 @@ static inline bool mo_may_talk(struct mo_client *client)
 }
 
 void mo_cut(struct mo_client *client, weir_status status, const char *fmt, ...) WEIR_PRINTF(3, 4);
+void mo_cut_by(struct mo_client *client, weir_status status, const char *what); /* its user */
 void mo_trouble(struct mo_client *client, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void mo_watch_prepare(void); /* once for the process */
 void mo_watch_commands(struct mo_client *client); /* to hear of errors the server answers with */

@@ -1,8 +1,9 @@
 /*
- * stream.c - what the library reads from and writes to: waiting in the hub, whose turn it is.
+ * stream.c - what the library reads from and writes to: one server, as mongoc_stream_t.
  *
- * Knows:   the contract of mongoc_stream_t, when to wait, when to give way.
- * Ignores: how the socket came about (dial.c), what passes (message.c), TLS records (tls.c).
+ * Knows:   the contract of mongoc_stream_t, whose turn it is, when to log in.
+ * Ignores: how the socket came about (dial.c), waiting for it (transfer.c), several streams at
+ *          once (poll.c), what passes (message.c).
  *
  * The library's contract, as its scanner and its commands use it:
  *
@@ -10,9 +11,7 @@
  *     EAGAIN says that waiting would have been needed, and nothing else;
  *   - readv returns no less than min_bytes, or -1; with a min_bytes of 0 what there is, and 0
  *     at the end. writev sends everything;
- *   - poll asks about several streams at once, while the library says hello to all members of a
- *     replica set. A poll that fails (-1) makes the library try again without end: what is
- *     wrong with a stream is said in its revents;
+ *   - poll asks about several streams at once: poll.c;
  *   - failed and destroy end a stream: the socket is closed, and the library forgets it. The
  *     memory stays, since another coroutine, which should not be there, may be parked in it;
  *   - timed_out decides whether the library believes a server to be down after an error. A
@@ -27,7 +26,6 @@
 #include "mongo_internal.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -35,27 +33,10 @@
 
 enum {
     STREAM_TYPE = 0x77656972, /* "weir": the library's own are small numbers */
-    BURST = 256 * 1024,       /* bytes after which we give way: the kernel copies them in 50 us */
-    PIECES = 16,              /* of a request at once; a command has some ten */
-    RECORD = 2048             /* pieces of a request are put together for TLS up to this size */
+    PIECES = 16               /* of a request at once; a command has some ten */
 };
 
-static int fail(struct mo_stream *stream, int errnum)
-{
-    stream->errnum = errnum;
-    errno = errnum;
-    return -1;
-}
-
 /* ---- may it go on? -------------------------------------------------------------------- */
-
-static void cut_by(struct mo_client *client, weir_status status, const char *what)
-{
-    if (status == WEIR_CANCELED)
-        mo_cut(client, status, "cancelled %s", what);
-    else
-        mo_cut(client, status, "the deadline passed %s", what);
-}
 
 /* What keeps a stream from being used at all, as an errno; 0: nothing does. */
 static int obstacle(struct mo_stream *stream)
@@ -66,183 +47,12 @@ static int obstacle(struct mo_stream *stream)
         return EPERM;
     weir_status status = client->cut.status ? WEIR_OK : hot_pending();
     if (status != WEIR_OK)
-        cut_by(client, status, "before the server was asked");
+        mo_cut_by(client, status, "before the server was asked");
     if (client->cut.status)
         return client->cut.status == WEIR_TIMEOUT ? ETIMEDOUT : ECANCELED;
     if (stream->state == MO_DEAD)
         return stream->errnum && stream->errnum != EAGAIN ? stream->errnum : ECONNRESET;
     return stream->state == MO_READY ? 0 : ENOTCONN;
-}
-
-/* The server, or the network, has ended it. An errnum of 0: in order. */
-static int lose(struct mo_stream *stream, int errnum)
-{
-    struct mo_client *client = stream->client;
-    const char       *why = stream->tls && errnum == EPROTO ? mo_tls_why(stream->tls) : "";
-
-    client->flawed = true;
-    if (errnum)
-        mo_trouble(client, "the connection to %s:%u was lost: %s", stream->host, stream->port,
-                   *why ? why : strerror(errnum));
-    else
-        mo_trouble(client, "%s:%u has closed the connection", stream->host, stream->port);
-    return fail(stream, errnum ? errnum : ECONNRESET);
-}
-
-/* ---- waiting -------------------------------------------------------------------------- */
-
-static weir_deadline patience(int32_t ms)
-{
-    return ms < 0 ? WEIR_FOREVER : weir_deadline_at(hot_now() + (int64_t)ms * 1000000);
-}
-
-static void cut_by_wait(struct mo_stream *stream, weir_status status, const char *what)
-{
-    struct mo_client *client = stream->client;
-
-    if (status == WEIR_TIMEOUT && weir_check() != WEIR_TIMEOUT)
-        mo_cut(client, status, "%s:%u was silent for as long as is allowed (%s) %s", stream->host,
-               stream->port, stream->logged_in ? "socketTimeoutMS" : "connectTimeoutMS", what);
-    else if (status == WEIR_TIMEOUT || status == WEIR_CANCELED)
-        cut_by(client, status, what);
-    else
-        mo_cut(client, WEIR_LOST, "%s %s", weir_status_name(status), what);
-}
-
-static bool wait_for(struct mo_stream *stream, int events, weir_deadline until)
-{
-    struct mo_client *client = stream->client;
-
-    client->burst = 0;
-    stream->asked = false;
-    if (events & WEIR_READ)
-        stream->stirred = false; /* a wait to read makes the hub watch again */
-    client->inside++;
-    stream->waiting++;
-    weir_status status = weir_wait_fd(stream->fd, events, until, NULL);
-    stream->waiting--;
-    client->inside--;
-    if (status == WEIR_OK && !client->cut.status && stream->state == MO_READY)
-        return true;
-    if (!client->cut.status)
-        cut_by_wait(stream, status,
-                    events & WEIR_READ ? "while it was waited for the server's reply"
-                                       : "while the server did not take what is sent");
-    (void)fail(stream, client->cut.status == WEIR_TIMEOUT ? ETIMEDOUT : ECANCELED);
-    return false;
-}
-
-/* Big transfers never have to wait: the network is as fast as we are. */
-static bool give_way(struct mo_stream *stream)
-{
-    struct mo_client *client = stream->client;
-    weir_status       status = WEIR_OK;
-
-    client->inside++;
-    stream->waiting++;
-    if (client->burst < BURST) {
-        hot_spend(WEIR_IO_UNITS);
-    } else {
-        client->burst = 0;
-        weir_spend(WEIR_UNITS); /* that much makes it the loop's turn, not only the others' */
-        status = weir_check();
-    }
-    stream->waiting--;
-    client->inside--;
-    if (status != WEIR_OK && !client->cut.status)
-        cut_by(client, status, "while data was transferred");
-    if (!client->cut.status && stream->state == MO_READY)
-        return true;
-    (void)fail(stream, client->cut.status == WEIR_TIMEOUT ? ETIMEDOUT : ECANCELED);
-    return false;
-}
-
-/* ---- bytes, from the socket ------------------------------------------------------------ */
-
-void mo_stream_watch(struct mo_stream *stream)
-{
-    stream->stirred = false;
-    if (weir_fd_watch(stream->fd, mo_stream_stirred, stream) != WEIR_OK)
-        stream->stirred = true;
-}
-
-static int readiness(const struct mo_stream *stream, int plainly)
-{
-    return stream->tls ? mo_tls_wants(stream->tls) : plainly;
-}
-
-/* Some bytes; 0 at the end; -1 with errno. */
-static ssize_t receive(struct mo_stream *stream, void *to, size_t size, bool may_wait,
-                       weir_deadline until)
-{
-    if (stream->asked && may_wait ? !wait_for(stream, WEIR_READ, until) : !give_way(stream))
-        return -1;
-    for (;;) {
-        size_t  room = size < BURST ? size : BURST;
-        ssize_t n = stream->tls ? mo_tls_read(stream->tls, to, room)
-                                : recv(stream->fd, to, room, MSG_DONTWAIT);
-        if (n > 0) {
-            stream->client->burst += (size_t)n;
-            return n;
-        }
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0 || errno != EAGAIN) {
-            (void)lose(stream, n ? errno : 0);
-            return n;
-        }
-        if (!may_wait) {
-            mo_stream_watch(stream);
-            return fail(stream, EAGAIN);
-        }
-        if (!wait_for(stream, readiness(stream, WEIR_READ), until))
-            return -1;
-    }
-}
-
-static ssize_t transmit_once(struct mo_stream *stream, const struct iovec *iov, size_t count)
-{
-    char   record[RECORD];
-    size_t have = 0;
-
-    if (!stream->tls) {
-        struct msghdr message = { .msg_iov = (struct iovec *)iov, .msg_iovlen = count };
-        return sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-    if (count == 1 || iov[0].iov_len >= sizeof record)
-        return mo_tls_write(stream->tls, iov[0].iov_base, iov[0].iov_len);
-    for (size_t i = 0; i < count && have < sizeof record; i++) {
-        size_t room = sizeof record - have;
-        size_t n = iov[i].iov_len < room ? iov[i].iov_len : room;
-        memcpy(record + have, iov[i].iov_base, n);
-        have += n;
-    }
-    return mo_tls_write(stream->tls, record, have);
-}
-
-/* Some of it; -1 with errno. */
-static ssize_t transmit(struct mo_stream *stream, const struct iovec *iov, size_t count,
-                        bool may_wait, weir_deadline until)
-{
-    if (!give_way(stream))
-        return -1;
-    for (;;) {
-        ssize_t n = transmit_once(stream, iov, count);
-        if (n >= 0) {
-            stream->client->burst += (size_t)n;
-            stream->full = false;
-            return n;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN)
-            return lose(stream, errno);
-        stream->full = true;
-        if (!may_wait)
-            return fail(stream, EAGAIN);
-        if (!wait_for(stream, readiness(stream, WEIR_WRITE), until))
-            return -1;
-    }
 }
 
 /* ---- readv ---------------------------------------------------------------------------- */
@@ -265,7 +75,7 @@ static ssize_t read_some(struct mo_stream *stream, char *to, size_t size, int32_
     ssize_t n;
 
     if (stream->begin == stream->end && size < MO_BUFFER) {
-        n = receive(stream, stream->buffer, MO_BUFFER, ms != 0, patience(ms));
+        n = mo_receive(stream, stream->buffer, MO_BUFFER, ms != 0, mo_patience(ms));
         if (n <= 0)
             return n;
         stream->end = (size_t)n;
@@ -273,11 +83,11 @@ static ssize_t read_some(struct mo_stream *stream, char *to, size_t size, int32_
     if (stream->begin < stream->end)
         n = (ssize_t)take(stream, to, size);
     else
-        n = receive(stream, to, size, ms != 0, patience(ms));
+        n = mo_receive(stream, to, size, ms != 0, mo_patience(ms));
     if (n > 0 && !mo_message_read(stream, to, (size_t)n)) {
         stream->client->flawed = true;
         mo_stream_hang_up(stream, EPROTO);
-        return fail(stream, EPROTO);
+        return mo_fail(stream, EPROTO);
     }
     return n;
 }
@@ -290,7 +100,7 @@ static ssize_t own_readv(mongoc_stream_t *base, mongoc_iovec_t *iov, size_t coun
     int               errnum = obstacle(stream);
 
     if (errnum)
-        return fail(stream, errnum);
+        return mo_fail(stream, errnum);
     while (at < count) {
         if (off == iov[at].iov_len) {
             at++;
@@ -303,7 +113,7 @@ static ssize_t own_readv(mongoc_stream_t *base, mongoc_iovec_t *iov, size_t coun
         if (n < 0)
             return -1;
         if (n == 0 && min > 0)
-            return fail(stream, ECONNRESET);
+            return mo_fail(stream, ECONNRESET);
         if (n == 0)
             break;
         off += (size_t)n;
@@ -327,7 +137,7 @@ static weir_status login_send(void *arg, const void *data, size_t size, weir_dea
 
     while (size) {
         struct iovec iov = { .iov_base = (void *)at, .iov_len = size };
-        ssize_t      n = transmit(stream, &iov, 1, true, deadline);
+        ssize_t      n = mo_transmit(stream, &iov, 1, true, deadline);
         if (n < 0)
             return say_cut(stream->client);
         at += n;
@@ -344,7 +154,7 @@ static weir_status login_recv(void *arg, void *data, size_t size, weir_deadline 
 
     while (size) {
         if (stream->begin == stream->end) {
-            ssize_t n = receive(stream, stream->buffer, MO_BUFFER, true, deadline);
+            ssize_t n = mo_receive(stream, stream->buffer, MO_BUFFER, true, deadline);
             if (n <= 0)
                 return say_cut(stream->client);
             stream->end = (size_t)n;
@@ -391,7 +201,7 @@ static bool log_in(struct mo_stream *stream)
     }
     client->flawed = true;
     mo_stream_hang_up(stream, EACCES);
-    (void)fail(stream, EACCES);
+    (void)mo_fail(stream, EACCES);
     return false;
 }
 
@@ -406,7 +216,7 @@ static bool begin_request(struct mo_stream *stream, const mongoc_iovec_t *iov, s
                    stream->port);
         client->flawed = true;
         mo_stream_hang_up(stream, EPROTO);
-        (void)fail(stream, EPROTO);
+        (void)mo_fail(stream, EPROTO);
         return false;
     }
     mo_message_begin(stream, iov, count);
@@ -414,6 +224,8 @@ static bool begin_request(struct mo_stream *stream, const mongoc_iovec_t *iov, s
         return true;
     client->trouble.status = client->answer.status = WEIR_OK;
     client->answered = false;
+    if (!stream->perhaps)
+        mo_transaction_see(stream, iov, count);
     if (log_in(stream))
         return true;
     stream->out_left = 0;
@@ -457,7 +269,7 @@ static ssize_t send_pieces(struct mo_stream *stream, const mongoc_iovec_t *iov, 
 
     memcpy(mine, iov, count * sizeof *mine);
     while (at < count) {
-        ssize_t n = transmit(stream, mine + at, count - at, ms != 0, patience(ms));
+        ssize_t n = mo_transmit(stream, mine + at, count - at, ms != 0, mo_patience(ms));
         if (n < 0)
             return sent ? (ssize_t)sent : -1;
         note_sent(stream, (size_t)n);
@@ -474,7 +286,7 @@ static ssize_t own_writev(mongoc_stream_t *base, mongoc_iovec_t *iov, size_t cou
     int               errnum = obstacle(stream);
 
     if (errnum)
-        return fail(stream, errnum);
+        return mo_fail(stream, errnum);
     if (!stream->out_left && !begin_request(stream, iov, count))
         return -1;
     for (size_t at = 0; at < count; at += PIECES) {
@@ -490,156 +302,6 @@ static ssize_t own_writev(mongoc_stream_t *base, mongoc_iovec_t *iov, size_t cou
     }
     stream->errnum = errno = 0;
     return (ssize_t)sent;
-}
-
-/* ---- poll ----------------------------------------------------------------------------- */
-
-void mo_wake_poller(struct mo_client *client)
-{
-    if (client->polling)
-        weir_wake(client->poller);
-}
-
-static int events_of(struct mo_stream *stream, int wanted)
-{
-    struct mo_client *client = stream->client;
-    int               events = 0;
-
-    if (stream->state == MO_DEAD || client->cut.status)
-        return POLLERR;
-    if (stream->state != MO_READY)
-        return 0;
-    if ((wanted & POLLOUT) && !stream->full)
-        events |= POLLOUT;
-    if ((wanted & POLLIN) && (stream->begin < stream->end || stream->stirred ||
-                              (stream->tls && mo_tls_pending(stream->tls))))
-        events |= POLLIN;
-    return events;
-}
-
-static ssize_t look(mongoc_stream_poll_t *polled, size_t count)
-{
-    ssize_t ready = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        polled[i].revents = events_of((struct mo_stream *)polled[i].stream, polled[i].events);
-        ready += polled[i].revents != 0;
-    }
-    return ready;
-}
-
-static ssize_t all_fail(mongoc_stream_poll_t *polled, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        polled[i].revents = POLLERR;
-    return (ssize_t)count;
-}
-
-/*
- * Somebody polls who does not hold the client. While its holder is parked in a poll of his own,
- * the library's list of who is polled is his, and is gone by the time he is done: only to find
- * nothing ready is safe then.
- */
-static ssize_t poll_refused(struct mo_client *client, mongoc_stream_poll_t *polled, size_t count)
-{
-    if (!client->polling || !hot_self())
-        return all_fail(polled, count);
-    while (client->polling)
-        if (weir_sleep(weir_in_ms(1)) != WEIR_OK)
-            (void)weir_yield();
-    for (size_t i = 0; i < count; i++)
-        polled[i].revents = 0;
-    return 0;
-}
-
-static void give_descriptor_back(struct mo_stream *stream)
-{
-    struct mo_client *client = stream->client;
-
-    if (!stream->paid)
-        return;
-    stream->paid = false;
-    if (client->opening)
-        client->tokens++; /* the library often meets a server again under another name */
-    else if (client->conn && !client->closing)
-        weir_conn_refund(client->conn, 1);
-}
-
-/* A member that nobody has paid for: its descriptor must be had first. We don't wait long, since
-   the others' time runs, too. */
-static void pay_and_dial(mongoc_stream_poll_t *polled, size_t count, int32_t ms)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct mo_stream *stream = (struct mo_stream *)polled[i].stream;
-        struct mo_client *client = stream->client;
-        if (stream->state != MO_UNPAID || client->cut.status)
-            continue;
-        client->inside++;
-        weir_status status = weir_conn_pay(client->conn, 1, patience(ms / 4));
-        client->inside--;
-        stream->paid = status == WEIR_OK;
-        if (stream->state != MO_UNPAID) { /* somebody has ended it meanwhile */
-            give_descriptor_back(stream);
-            continue;
-        }
-        if (stream->paid) {
-            mo_dial(stream);
-            continue;
-        }
-        client->shortage = EMFILE;
-        client->unpaid++;
-        mo_trouble(client, "no descriptor left in the budget for %s:%u", stream->host,
-                   stream->port);
-        mo_stream_hang_up(stream, EMFILE);
-    }
-}
-
-/* Until something about one of them changes. */
-static weir_status park(struct mo_client *client, mongoc_stream_poll_t *polled, size_t count,
-                        weir_deadline until)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct mo_stream *stream = (struct mo_stream *)polled[i].stream;
-        if (stream->state == MO_READY && stream->full) {
-            stream->full = false; /* nobody tells us when to try again; a hello is small, and */
-            until = weir_in_ms(1); /* hardly ever meets a full socket */
-        }
-    }
-    client->poller = weir_waker_new();
-    client->polling = true;
-    client->inside++;
-    weir_status status = weir_park(until, "MongoDB servers to say hello");
-    client->inside--;
-    client->polling = false;
-    return status;
-}
-
-static ssize_t own_poll(mongoc_stream_poll_t *polled, size_t count, int32_t ms)
-{
-    struct mo_client *client = ((struct mo_stream *)polled[0].stream)->client;
-    weir_deadline     until = ms < 0 ? WEIR_FOREVER : weir_in_ms(ms);
-    weir_status       status = WEIR_OK;
-
-    if (!mo_may_talk(client))
-        return poll_refused(client, polled, count);
-    if (!hot_self()) {
-        mo_trouble(client, "outside of a coroutine no connection can be made");
-        return all_fail(polled, count);
-    }
-    pay_and_dial(polled, count, ms);
-    hot_spend(WEIR_IO_UNITS); /* near the end of its time the library asks again and again */
-    for (;;) {
-        ssize_t ready = look(polled, count);
-        if (ready || ms == 0)
-            return ready;
-        if (status == WEIR_TIMEOUT)
-            return 0;
-        status = park(client, polled, count, until);
-        if (status == WEIR_OK || client->cut.status)
-            continue;
-        if (status == WEIR_CANCELED || weir_check() != WEIR_OK)
-            cut_by(client, status, "while it was waited for a server to be found");
-    }
 }
 
 /* ---- the hub's news -------------------------------------------------------------------- */
@@ -701,6 +363,19 @@ static int own_setsockopt(mongoc_stream_t *base, int level, int name, void *valu
 
 /* ---- the end --------------------------------------------------------------------------- */
 
+void mo_stream_refund(struct mo_stream *stream)
+{
+    struct mo_client *client = stream->client;
+
+    if (!stream->paid)
+        return;
+    stream->paid = false;
+    if (client->opening)
+        client->tokens++; /* the library often meets a server again under another name */
+    else if (client->conn && !client->closing)
+        weir_conn_refund(client->conn, 1);
+}
+
 void mo_stream_hang_up(struct mo_stream *stream, int errnum)
 {
     if (stream->state == MO_DEAD)
@@ -715,7 +390,7 @@ void mo_stream_hang_up(struct mo_stream *stream, int errnum)
         weir_close(stream->fd);
     stream->fd = -1;
     stream->begin = stream->end = 0;
-    give_descriptor_back(stream);
+    mo_stream_refund(stream);
     mo_wake_poller(stream->client);
 }
 
@@ -733,6 +408,22 @@ static int own_close(mongoc_stream_t *base)
     return 0;
 }
 
+/* The library has given it up, before it was of use: out of patience, which it tells nobody. */
+static void say_who_was_slow(struct mo_stream *stream)
+{
+    bool        unheard = stream->errnum == 0 || stream->errnum == EAGAIN;
+    const char *what = NULL;
+
+    if (stream->state == MO_DIALLING)
+        what = stream->tls ? "did not end the TLS handshake (does it speak TLS at that port?)"
+                           : "did not answer";
+    else if (stream->state == MO_READY && stream->hello && stream->due && unheard)
+        what = "was connected and did not answer a hello";
+    if (what)
+        mo_trouble(stream->client, "%s:%u %s within connectTimeoutMS (%d)", stream->host,
+                   stream->port, what, stream->client->config->connect_ms);
+}
+
 static void let_go(struct mo_stream *stream)
 {
     struct mo_client *client = stream->client;
@@ -741,9 +432,8 @@ static void let_go(struct mo_stream *stream)
 
     if (stream == client->stillborn)
         return;
-    if (stream->state == MO_DIALLING && !client->closing && !client->cut.status)
-        mo_trouble(client, "%s:%u did not answer within connectTimeoutMS (%d)", stream->host,
-                   stream->port, client->config->connect_ms);
+    if (!client->closing && !client->cut.status && conn)
+        say_who_was_slow(stream);
     if (stream->waiting)
         mo_cut(client, WEIR_LOST, "its connection was ended by somebody else: %s",
                client->intrusion);
@@ -786,7 +476,7 @@ struct mo_stream *mo_stream_new(struct mo_client *client)
                                     .readv = own_readv,
                                     .setsockopt = own_setsockopt,
                                     .check_closed = own_check_closed,
-                                    .poll = own_poll,
+                                    .poll = mo_stream_poll,
                                     .failed = own_failed,
                                     .timed_out = own_timed_out,
                                     .should_retry = own_should_retry };

@@ -7,7 +7,7 @@
  * test's own arithmetic.
  */
 #define _GNU_SOURCE
-#include <lab.h>
+#include "mongo_lab.h"
 
 #include <detect.h>
 #include <private_mongo.h>
@@ -18,9 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 #include <weir/hub.h>
-#include <weir/mongo.h>
 
-enum { SKIPPED = 77, DOCUMENTS = 300, BULK = 5000, CROWD = 200 };
+enum { DOCUMENTS = 300, BULK = 5000, CROWD = 200 };
 
 static const size_t BLOB = (size_t)8 << 20;
 
@@ -112,14 +111,6 @@ static mongoc_collection_t *table(mongoc_client_t *client)
     return mongoc_client_get_collection(client, private_mongo()->database, "lab");
 }
 
-#define need_mongo(ok, error) \
-    do { \
-        if (!(ok)) { \
-            lab_record(WEIR_HERE, "%s: %s", #ok, (error).message); \
-            return WEIR_FAILED; \
-        } \
-    } while (0)
-
 static bool empty(mongoc_client_t *client)
 {
     mongoc_collection_t *c = table(client);
@@ -178,16 +169,6 @@ static bool insert_many(mongoc_client_t *client, int count, bson_error_t *error)
     bool ok = mongoc_bulk_operation_execute(bulk, NULL, error);
     mongoc_bulk_operation_destroy(bulk);
     mongoc_collection_destroy(c);
-    return ok;
-}
-
-static bool ping(mongoc_client_t *client, bson_error_t *error)
-{
-    bson_t command = BSON_INITIALIZER;
-
-    BSON_APPEND_INT32(&command, "ping", 1);
-    bool ok = mongoc_client_command_simple(client, "admin", &command, NULL, NULL, error);
-    bson_destroy(&command);
     return ok;
 }
 
@@ -339,7 +320,7 @@ static weir_status one_of_many(void *arg)
     weir_autoptr(weir_lease) lease = NULL;
 
     lab_need_ok(weir_acquire(crowd->pool, lab_patience(20000), &lease, &err), &err);
-    need_mongo(ping(weir_mongo(lease), &error), error);
+    need_mongo(mongo_ping(weir_mongo(lease), &error), error);
     need_mongo(found(weir_mongo(lease), NULL, NULL, &error) == 20, error);
     crowd->well++;
     return WEIR_OK;
@@ -388,7 +369,7 @@ static weir_status errors(mongoc_client_t *client, struct solo *me)
     lab_equal(err.native, 59);
     lab_equal(err.outcome, WEIR_OUTCOME_DONE);
     lab_says(err.message, "noSuchCommand");
-    need_mongo(ping(client, &error), error); /* the client is well */
+    need_mongo(mongo_ping(client, &error), error); /* the client is well */
     lab_equal(weir_lease_error(me->lease, &err), WEIR_OK);
     bson_destroy(nonsense);
 
@@ -421,7 +402,7 @@ static weir_status next_is_well(struct solo *me, weir_close_reason reason)
     relay_set(me->relay, &(struct relay_faults){ 0 });
     (void)weir_sleep(weir_in_ms(20));
     lab_need_ok(weir_acquire(me->pool, lab_patience(5000), &me->lease, &err), &err);
-    need_mongo(ping(weir_mongo(me->lease), &error), error);
+    need_mongo(mongo_ping(weir_mongo(me->lease), &error), error);
     return WEIR_OK;
 }
 
@@ -436,7 +417,7 @@ static weir_status by_deadline(mongoc_client_t *client, struct solo *me)
     {
         WEIR_DEADLINE(weir_in_ms(100));
         start = lab_now_ms();
-        lab_check(!ping(client, &error));
+        lab_check(!mongo_ping(client, &error));
     }
     lab_took(lab_now_ms() - start, 95, 160);
     lab_equal(weir_mongo_error(me->lease, &error, &err), WEIR_TIMEOUT);
@@ -444,7 +425,7 @@ static weir_status by_deadline(mongoc_client_t *client, struct solo *me)
     lab_says(err.message, "deadline");
 
     start = lab_now_ms(); /* nothing more is tried on it, nor waited for */
-    lab_check(!ping(client, &error));
+    lab_check(!mongo_ping(client, &error));
     lab_took(lab_now_ms() - start, 0, 20);
     return next_is_well(me, WEIR_CLOSE_BROKEN);
 }
@@ -539,7 +520,7 @@ static weir_status by_silence(mongoc_client_t *client, struct solo *me)
     relay_set(me->relay, &stalled);
     (void)weir_sleep(weir_in_ms(20));
     double start = lab_now_ms();
-    lab_check(!ping(client, &error));
+    lab_check(!mongo_ping(client, &error));
     lab_took(lab_now_ms() - start, 195, 260);
     lab_equal(weir_lease_error(me->lease, &err), WEIR_TIMEOUT);
     lab_says(err.message, "socketTimeoutMS");
@@ -560,7 +541,7 @@ static weir_status by_loss(mongoc_client_t *client, struct solo *me)
 
     relay_set(me->relay, &(struct relay_faults){ .half_after = 1 });
     (void)weir_sleep(weir_in_ms(20));
-    lab_check(!ping(client, &error) || !ping(client, &error));
+    lab_check(!mongo_ping(client, &error) || !mongo_ping(client, &error));
     lab_equal(weir_lease_error(me->lease, &err), WEIR_LOST);
     lab_equal(err.outcome, WEIR_OUTCOME_UNKNOWN);
     lab_says(err.message, "closed the connection");
@@ -586,7 +567,7 @@ static weir_status while_idle(mongoc_client_t *client, struct solo *me)
     lab_check(lab_settle(me->pool, 0, 2000)); /* noticed without a call */
     lab_equal(lab_stats(me->pool).closed[WEIR_CLOSE_LOST], 1);
     lab_need_ok(weir_acquire(me->pool, lab_patience(5000), &me->lease, &err), &err);
-    need_mongo(ping(weir_mongo(me->lease), &error), error);
+    need_mongo(mongo_ping(weir_mongo(me->lease), &error), error);
     return WEIR_OK;
 }
 
@@ -605,7 +586,7 @@ static weir_status retry(mongoc_client_t *client, struct solo *me)
     relay_cut(me->relay);
     (void)weir_sleep(weir_in_ms(20));
     double start = lab_now_ms();
-    (void)ping(client, &error);
+    (void)mongo_ping(client, &error);
     lab_check(found(client, NULL, NULL, &error) >= 0);
     lab_took(lab_now_ms() - start, 0, 1200);
     lab_tell("reconnected by the library after %.0f ms", lab_now_ms() - start);
@@ -627,7 +608,7 @@ static weir_status intrude(void *arg)
     bson_error_t error = { 0 };
 
     (void)weir_sleep(weir_in_ms(40)); /* the holder waits for an answer by then */
-    lab_check(!ping(arg, &error));
+    lab_check(!mongo_ping(arg, &error));
     return WEIR_OK;
 }
 
@@ -641,7 +622,8 @@ static weir_status another_coroutine(mongoc_client_t *client, struct solo *me)
     weir_spawn(group, intrude, client);
     relay_set(me->relay, &(struct relay_faults){ .delay_ms = 100 });
     (void)weir_sleep(weir_in_ms(10));
-    lab_check(!ping(client, &error)); /* the library ends the connection of a call that fails */
+    /* The library ends the connection of a call that fails. */
+    lab_check(!mongo_ping(client, &error));
     lab_equal(weir_group_wait(group, lab_patience(2000)), WEIR_OK);
     lab_equal(weir_lease_error(me->lease, &err), WEIR_LOST);
     lab_says(err.message, "must not use client");
@@ -680,7 +662,7 @@ static weir_status cursor_left(mongoc_client_t *client, struct solo *me)
     bson_destroy(&all);
     lab_check(lab_settle(me->pool, 0, 2000)); /* what it did to the client nobody knows */
     lab_need_ok(weir_acquire(me->pool, lab_patience(5000), &me->lease, &err), &err);
-    need_mongo(ping(weir_mongo(me->lease), &error), error);
+    need_mongo(mongo_ping(weir_mongo(me->lease), &error), error);
     return WEIR_OK;
 }
 
@@ -848,19 +830,8 @@ static void a_certificate_for_another_name_is_refused(void **state)
 
 /* ---- main -------------------------------------------------------------------------- */
 
-static weir_status nothing(void *arg)
-{
-    struct detect_findings found_now;
-
-    (void)arg;
-    detect_start();
-    detect_stop(&found_now);
-    return WEIR_OK;
-}
-
 int main(int argc, char **argv)
 {
-    static char             filter[200];
     const struct CMUnitTest tests[] = {
         LAB_EVERY_WAY(documents_are_written_found_changed_and_deleted),
         LAB_EVERY_WAY(a_bulk_write_of_thousands_works),
@@ -886,18 +857,5 @@ int main(int argc, char **argv)
         LAB_TCP(a_certificate_for_another_name_is_refused),
     };
 
-    if (!private_mongo()) {
-        printf("skipped: no private server (WEIR_MONGO_URI is not set; script/test sets it)\n");
-        return SKIPPED;
-    }
-    if (argc > 1) {
-        snprintf(filter, sizeof filter, "*%s*", argv[1]);
-        cmocka_set_test_filter(filter);
-    }
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    mongoc_log_set_handler(weir_mongo_log, NULL);
-    /* What a process opens once is opened now, before anything is counted. */
-    if (weir_mongo_selfcheck(NULL) != WEIR_OK || weir_run(nothing, NULL) != WEIR_OK)
-        return 2;
-    return cmocka_run_group_tests_name(argv[0], tests, NULL, NULL);
+    return mongo_main_private(argc, argv, tests);
 }

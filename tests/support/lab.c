@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include <weir/log.h>
 
-enum { RECORDS = 16, LOG_LINES = 400, FDS = 1024, TOO_LONG_S = 60, SKIPPED = 77 };
+enum { RECORDS = 16, LOG_LINES = 400, FDS = 1024, TOO_LONG_S = 60 };
 
 const struct lab_way lab_unix = { .name = "unix", .is_unix = true };
 const struct lab_way lab_tcp = { .name = "tcp" };
@@ -311,14 +311,23 @@ int lab_setup(void **state)
     return 0;
 }
 
-int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t count)
+int lab_need_mysql(void)
+{
+    if (!private_server()) {
+        printf("skipped: no private server (WEIR_MYSQL_PORT is not set; script/test sets it)\n");
+        return LAB_SKIPPED;
+    }
+    if (!private_server_revive())
+        return 2;
+    private_server_tidy();
+    return 0;
+}
+
+int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t count,
+              int (*prepare)(void))
 {
     static char filter[200];
 
-    if (!private_server()) {
-        printf("skipped: no private server (WEIR_MYSQL_PORT is not set; script/test sets it)\n");
-        return SKIPPED;
-    }
     if (argc > 1) {
         snprintf(filter, sizeof filter, "*%s*", argv[1]);
         cmocka_set_test_filter(filter);
@@ -327,12 +336,12 @@ int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t coun
     weir_log_set(keep_line, NULL, WEIR_LOG_INFO);
     signal(SIGALRM, too_long);
 
+    int status = prepare();
+    if (status)
+        return status;
     /* What a process opens once is opened now, before anything is counted. */
     if (weir_run(nothing, NULL) != WEIR_OK)
         return 2;
-    if (!private_server_revive())
-        return 2;
-    private_server_tidy();
     /* libmariadb ignores SIGPIPE for the whole process when it is first used; a program may
        want it otherwise, and weir must not depend on it. */
     signal(SIGPIPE, SIG_DFL);

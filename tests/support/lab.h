@@ -42,11 +42,20 @@ weir_mysql_opts lab_opts(const struct lab_way *way);
 
 int lab_setup(void **state);
 
-/* main() of every test program: runs those whose name contains argv[1], or all; skips (77)
-   with a reason where there is no private server. */
-#define lab_main(argc, argv, tests) \
-    lab_main_((argc), (argv), (tests), sizeof(tests) / sizeof *(tests))
-int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t count);
+/*
+ * main() of every test program: runs those whose name contains argv[1], or all; skips (77) with
+ * a reason where there is no private MySQL server.
+ *
+ * lab_main_for() is for tests of something else. It calls `prepare` first, which makes sure that
+ * what they need is there; anything but 0 becomes the program's status.
+ */
+enum { LAB_SKIPPED = 77 };
+#define lab_main(argc, argv, tests) lab_main_for((argc), (argv), (tests), lab_need_mysql)
+#define lab_main_for(argc, argv, tests, prepare) \
+    lab_main_((argc), (argv), (tests), sizeof(tests) / sizeof *(tests), (prepare))
+int lab_need_mysql(void);
+int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t count,
+              int (*prepare)(void));
 
 /*
  * Run `body` as the main coroutine of a hub, under both detectors, and fail the test if

@@ -70,11 +70,13 @@ typedef struct weir_mongo_opts {
  * Make a pool. Nothing is opened yet (but see min_idle): a server that is down is reported by
  * the first weir_acquire(). Names, SRV records too, are looked up when a client is opened.
  *
- * Yields:  no; with TLS it reads the authorities' files, some 20 ms for the system's.
+ * Yields:  with TLS, while a thread reads the authorities' files (some 50 ms for the system's);
+ *          outside of a coroutine it blocks for that long.
  * Context: a coroutine, or the thread of an attached hub.
  * Owner:   *out is yours, until weir_pool_free().
  * Returns: WEIR_OK; WEIR_USAGE with the option that is wrong and how to mend it; WEIR_FULL
- *          (see weir_pool_new); WEIR_NOMEM.
+ *          (see weir_pool_new); WEIR_NOMEM; WEIR_TIMEOUT, WEIR_CANCELED where a thread could not
+ *          begin to read those files in time.
  */
 WEIR_API weir_status weir_mongo_pool_new(const weir_mongo_opts *opts, weir_pool **out,
                                          weir_error *err) WEIR_MUST_CHECK;
@@ -89,9 +91,11 @@ WEIR_API weir_status weir_mongo_pool_new(const weir_mongo_opts *opts, weir_pool 
  * were discarded for a while, so that it is noticed there, too.
  *
  * A lease that ends puts back what mongoc_client_set_read_prefs(), _set_read_concern(),
- * _set_write_concern() and _set_apm_callbacks() have changed (not with WEIR_RESET_NONE). A
- * transaction whose session was not ended stays open on the server until its
- * transactionLifetimeLimitSeconds (60) have passed: end sessions.
+ * _set_write_concern() and _set_apm_callbacks() have changed (not with WEIR_RESET_NONE), and
+ * aborts a transaction that was left open. It cannot where compressors are in use, or the client
+ * was lost or cut by a deadline: such a transaction stays open on the server until its
+ * transactionLifetimeLimitSeconds (60) have passed. Sessions must be ended with the lease as
+ * everything that was made from its client.
  *
  * A client is replaced, not repaired: after a deadline or a cancel in the middle of a call every
  * further call on it fails, and after a lost connection it is closed when the lease ends.

@@ -38,8 +38,14 @@ typedef enum weir_tls {
  *
  * What WEIR_RESET_DIRTY (weir/pool.h) notices: open transactions, statements that failed,
  * variables, database, character set, temporary tables, PREPARE, LOCK TABLES, another user.
- * It does not notice GET_LOCK() and user variables assigned inside of a SELECT: where these
- * are used, release what you took, or choose WEIR_RESET_FULL.
+ *
+ * It does not notice:
+ *   - GET_LOCK(), and user variables assigned inside of a SELECT (SELECT @a := 1);
+ *   - what MariaDB does not report (tried on 10.11): CREATE TEMPORARY TABLE ... SELECT, FLUSH TABLES
+ *     WITH READ LOCK, BACKUP, HANDLER, and SET of insert_id and of the variables of the tracking
+ *     itself. Such a statement is known by its first words, so not where a procedure runs it,
+ *     where it comes after a ';' (.multi_statements), or after a comment.
+ * Where these are used, put right what you did, or choose WEIR_RESET_FULL.
  */
 typedef struct weir_mysql_opts {
     const char *uri;
@@ -79,6 +85,13 @@ WEIR_API weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool 
 
 /**
  * The handle behind a lease, for plain libmariadb calls by the coroutine that holds it.
+ *
+ * A statement that is begun when its coroutine is cancelled already, or its WEIR_DEADLINE has
+ * passed, is not sent: the call fails, weir_lease_error() says WEIR_CANCELED or WEIR_TIMEOUT with
+ * the outcome NOT_SENT, and the connection is as good as before (it is closed where a statement is
+ * prepared anew, or prepared and executed in one call, which the library sends as several commands).
+ * So a transaction whose COMMIT comes too late is rolled back when the lease ends. A statement that
+ * is cut while it waits for its answer has the outcome UNKNOWN, and its connection is closed.
  *
  * Owner:   borrowed; valid as long as the lease. mysql_close() on it ends the connection but
  *          frees nothing. Statements still open when the lease ends are closed and freed with
