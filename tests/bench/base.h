@@ -22,4 +22,9 @@ bool base_free_list(struct lap *lap, int how);
 bool base_mysql_epoll(struct lap *lap, int how);
 bool base_mysql_threads(struct lap *lap, int how);
 
+/* base_mongo.c: libmongoc, blocking; `how` is enum mongo_work of deployment.h. */
+bool base_mongo_threads(struct lap *lap, int how); /* in 8 threads, a client each */
+bool base_mongo_alone(struct lap *lap, int how);   /* one client */
+bool base_mongo_allocs(struct lap *lap, int how);  /* one client: its requests for memory */
+
 #endif

@@ -68,6 +68,12 @@ void lap_end_with(struct lap *lap, double cpu)
     lap->over = true;
 }
 
+void lap_end_at(struct lap *lap, double told)
+{
+    lap->told = told;
+    lap->over = true;
+}
+
 /* ---- rounds ------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
@@ -102,6 +108,21 @@ int bench_pin(void)
     return -1;
 }
 
+/* Over all operations of a lap. */
+static double whole_of(const struct lap *lap, enum measure measure)
+{
+    switch (measure) {
+    case CPU_NS:
+        return lap->cpu_s * 1e9;
+    case CPU_US:
+        return lap->cpu_s * 1e6;
+    case CALLS:
+        return (double)lap->calls;
+    default:
+        return lap->told;
+    }
+}
+
 /* One round of one side: the figure per operation. */
 static bool measure_side(const struct entry *entry, const struct side *side, double *figure)
 {
@@ -117,10 +138,7 @@ static bool measure_side(const struct entry *entry, const struct side *side, dou
     if (!lap.over || (entry->measure == CALLS && lap.calls < 0))
         return bench_fail("%s: \"%s\" ended without a figure", entry->name, side->label);
 
-    double whole = entry->measure == CALLS    ? (double)lap.calls
-                   : entry->measure == CPU_NS ? lap.cpu_s * 1e9
-                                              : lap.cpu_s * 1e6;
-    *figure = whole / (double)entry->count;
+    *figure = whole_of(&lap, entry->measure) / (double)entry->count;
     return true;
 }
 
@@ -186,7 +204,11 @@ void bench_measure(const struct entry *entry, int rounds, struct result *result)
 
 const char *bench_unit(enum measure measure)
 {
-    return measure == CPU_NS ? "ns" : measure == CPU_US ? "us" : "calls";
+    static const char *const units[] = {
+        [CPU_NS] = "ns", [CPU_US] = "us", [CALLS] = "calls", [ALLOCS] = "mem", [TIMES] = "times",
+    };
+
+    return units[measure];
 }
 
 double bench_ratio(const struct result *result)

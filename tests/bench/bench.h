@@ -28,6 +28,7 @@ struct lap {
     double begun_s;
     double cpu_s;    /* the result: CPU time of the `count` operations */
     long   calls;    /* or how many system calls they made; negative: not known */
+    double told;     /* or what lap_end_at() said */
     bool   over;
 };
 
@@ -37,6 +38,9 @@ void lap_end(struct lap *lap);
 /* For threads that each measure their own time: the sum counts as the lap's. */
 double lap_thread_cpu_s(void);
 void   lap_end_with(struct lap *lap, double cpu_s);
+
+/* For what is neither time nor calls: the sum over the lap's `count` operations. */
+void lap_end_at(struct lap *lap, double told);
 
 /* After each operation, where many workers share a lap: begins and ends it at its counts. */
 static inline void lap_tick(struct lap *lap)
@@ -52,7 +56,9 @@ static inline void lap_tick(struct lap *lap)
 enum measure {
     CPU_NS, /* CPU time per operation, nanoseconds */
     CPU_US, /* the same, microseconds */
-    CALLS   /* system calls per operation */
+    CALLS,  /* system calls per operation */
+    ALLOCS, /* requests for memory per operation; as lap_end_at() says, like the next */
+    TIMES   /* how many times as much as something else */
 };
 
 struct side {
@@ -76,7 +82,7 @@ struct entry {
 };
 
 /* A table of entries, ended by one without a name. */
-extern const struct entry coro_entries[], pool_entries[], mysql_entries[];
+extern const struct entry coro_entries[], pool_entries[], mysql_entries[], mongo_entries[];
 
 enum outcome { MEASURED, SKIPPED, FAILED, INTERRUPTED };
 

@@ -24,7 +24,7 @@ static int usage(FILE *to)
 {
     fputs("usage: weir-bench [NAME...] [--rounds N] [--json FILE] [--list]\n"
           "Measures weir beside baselines. A NAME may be the beginning of one: coro/, mysql/.\n"
-          "mysql/ needs a server: see script/private-server.\n",
+          "mysql/ needs a server: see script/private-server. mongo/ brings its own.\n",
           to);
     return to == stdout ? 0 : 2;
 }
@@ -55,7 +55,12 @@ static int read_arguments(int argc, char **argv, struct request *request)
     return -1;
 }
 
-static const struct entry *const tables[] = { coro_entries, pool_entries, mysql_entries };
+static const struct entry *const tables[] = {
+    coro_entries, pool_entries, mysql_entries,
+#if WEIR_BENCH_MONGO
+    mongo_entries,
+#endif
+};
 
 enum { TABLES = sizeof tables / sizeof *tables };
 

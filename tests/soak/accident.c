@@ -1,12 +1,13 @@
 /*
  * accident.c - what is done to the server while lives go on.
  *
- * Knows:   killing, stalling and filling up the private server; the same through the relay
+ * Knows:   killing, stalling and filling up a private server; the same through the relay
  *          for a server that is not ours; when each is due, and that it is undone in any case.
  * Ignores: what lives make of it.
  *
  * Whoever starts lives waits at a gate until the accident that is due has begun, so a short
- * soak meets all of them too. Blocking work (a restart takes seconds) is done on an offload
+ * soak meets all of them too; and goes on for as long as one is not over, so that there is
+ * somebody to be answered after it. Blocking work (a restart takes seconds) is done on an offload
  * thread, and what undoes an accident is shielded from a cancel.
  */
 #define _GNU_SOURCE
@@ -23,27 +24,38 @@
 
 extern char **environ;
 
-enum { STALL_MS = 2500, REFUSE_MS = 2500, CUT_MS = 1500, SQUEEZE_MS = 1500, FEW = 10 };
+enum { STALL_MS = 2500, REFUSE_MS = 2500, CUT_MS = 1500, SQUEEZE_MS = 1500 };
+
+/* Until the last of the connections that an accident has cost is open again. */
+enum { RECOVERY_MS = 3000 };
 
 static const char *const names[] = { "kill", "stall", "refuse", "squeeze" };
 
-const char *accident_name(enum accident_kind kind)
+const char *accident_name(const struct accident *a)
 {
-    return names[kind];
+    return names[a->kind];
 }
 
-const char *accident_words(enum accident_kind kind)
+static bool is_done_by_relay(const struct accident *a)
 {
-    static const char *const on_private[] = {
-        "server killed (SIGKILL) and restarted", "server stopped (SIGSTOP) for a while",
-        "server full: new connections refused", "no descriptor left in this process"
-    };
-    static const char *const by_relay[] = {
-        "all connections cut, new ones refused", "network stalled", "new connections refused",
-        "no descriptor left in this process"
-    };
+    return !a->db->target.is_private || (a->kind == SERVER_REFUSES && !a->db->dialect->limit);
+}
 
-    return soak.target.is_private ? on_private[kind] : by_relay[kind];
+const char *accident_words(const struct accident *a)
+{
+    static const char *const on_private[] = { "server killed (SIGKILL) and restarted",
+                                              "server stopped (SIGSTOP) for a while",
+                                              "server full: new connections refused" };
+    static const char *const by_relay[] = { "all connections cut, new ones refused",
+                                            "network stalled", "new connections refused" };
+    static char words[80];
+
+    if (a->kind == DESCRIPTORS_TAKEN)
+        return "no descriptor left in this process";
+    snprintf(words, sizeof words, "%s%s%s", soak.databases > 1 ? a->db->dialect->title : "",
+             soak.databases > 1 ? ": " : "",
+             is_done_by_relay(a) ? by_relay[a->kind] : on_private[a->kind]);
+    return words;
 }
 
 static void trouble(const char *what, const char *why)
@@ -54,10 +66,10 @@ static void trouble(const char *what, const char *why)
 
 /* ---- the private server ------------------------------------------------------------- */
 
-static pid_t server_pid(void)
+static pid_t server_pid(const struct database *db)
 {
     long  pid = 0;
-    FILE *f = fopen(soak.target.pid_file, "re");
+    FILE *f = fopen(db->target.pid_file, "re");
 
     if (!f)
         return 0;
@@ -67,9 +79,9 @@ static pid_t server_pid(void)
     return (pid_t)pid;
 }
 
-static bool signal_server(int signal)
+static bool signal_server(const struct database *db, int signal)
 {
-    pid_t pid = server_pid();
+    pid_t pid = server_pid(db);
 
     if (pid > 1 && kill(pid, signal) == 0)
         return true;
@@ -77,17 +89,21 @@ static bool signal_server(int signal)
     return false;
 }
 
-/* On an offload thread. */
+struct errand { /* of an offload thread */
+    struct database *db;
+    bool             ok;
+    char             why[256];
+};
+
 static void restart_server(void *arg)
 {
-    char *const argv[] = { soak.target.script, (char[]){ "mariadb" }, (char[]){ "restart" },
-                           soak.target.directory, NULL };
-    bool *ok = arg;
-    pid_t pid;
-    int   status = -1;
+    struct errand *e = arg;
+    char *const    argv[] = { e->db->target.script, (char *)e->db->dialect->server,
+                              (char[]){ "restart" }, e->db->target.directory, NULL };
+    pid_t          pid;
+    int            status = -1;
     posix_spawn_file_actions_t files;
 
-    *ok = false;
     if (posix_spawn_file_actions_init(&files))
         return;
     if (!posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDWR, 0) &&
@@ -97,109 +113,77 @@ static void restart_server(void *arg)
         !posix_spawn(&pid, argv[0], &files, NULL, argv, environ)) {
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             continue;
-        *ok = status == 0;
+        e->ok = status == 0;
     }
     posix_spawn_file_actions_destroy(&files);
 }
 
-static void kill_and_restart(void)
+static void kill_and_restart(struct database *db)
 {
-    bool ok = false;
+    struct errand e = { .db = db };
 
-    if (!signal_server(SIGKILL))
+    if (!signal_server(db, SIGKILL))
         return;
     (void)weir_sleep(weir_in_ms(300));
     WEIR_SHIELD(weir_in_ms(120000));
-    if (weir_offload(restart_server, &ok, WEIR_SCOPE) != WEIR_OK || !ok)
-        trouble("the server did not come back", soak.target.script);
+    if (weir_offload(restart_server, &e, WEIR_SCOPE) != WEIR_OK || !e.ok)
+        trouble("the server did not come back", db->target.script);
 }
 
-static void stop_and_continue(void)
+static void stop_and_continue(struct database *db)
 {
-    if (!signal_server(SIGSTOP))
+    if (!signal_server(db, SIGSTOP))
         return;
     (void)weir_sleep(weir_in_ms(STALL_MS));
-    signal_server(SIGCONT);
+    signal_server(db, SIGCONT);
 }
 
-struct filling {
-    MYSQL *admin; /* kept: one that could not get in could not undo it */
-    long   before;
-    char   why[256];
-};
-
-static long ask_number(MYSQL *my, const char *sql)
+static void limit(void *arg)
 {
-    MYSQL_RES *res = mysql_query(my, sql) ? NULL : mysql_store_result(my);
-    MYSQL_ROW  row = res ? mysql_fetch_row(res) : NULL;
-    long       number = row && row[0] ? atol(row[0]) : -1;
-
-    mysql_free_result(res);
-    return number;
+    struct errand *e = arg;
+    e->ok = e->db->dialect->limit(e->db, e->why, sizeof e->why);
 }
 
-/* On an offload thread, both. */
-static void fill_up(void *arg)
+static void unlimit(void *arg)
 {
-    struct filling *f = arg;
-    char            sql[64];
+    struct errand *e = arg;
+    e->ok = e->db->dialect->unlimit(e->db, e->why, sizeof e->why) && e->ok;
+}
 
-    f->admin = target_connect(&soak.target, f->why, sizeof f->why);
-    if (!f->admin)
+static void fill_and_make_room(struct database *db)
+{
+    struct errand e = { .db = db };
+
+    if (weir_offload(limit, &e, WEIR_FOREVER) != WEIR_OK)
         return;
-    f->before = ask_number(f->admin, "SELECT @@GLOBAL.max_connections");
-    snprintf(sql, sizeof sql, "SET GLOBAL max_connections = %d", FEW);
-    if (f->before < FEW || mysql_query(f->admin, sql))
-        snprintf(f->why, sizeof f->why, "%s", mysql_error(f->admin));
-}
-
-static void make_room(void *arg)
-{
-    struct filling *f = arg;
-    char            sql[64];
-
-    if (!f->admin)
-        return;
-    snprintf(sql, sizeof sql, "SET GLOBAL max_connections = %ld", f->before);
-    if (f->before >= FEW && mysql_query(f->admin, sql))
-        snprintf(f->why, sizeof f->why, "%s", mysql_error(f->admin));
-    mysql_close(f->admin);
-}
-
-static void fill_and_make_room(void)
-{
-    struct filling f = { 0 };
-
-    if (weir_offload(fill_up, &f, WEIR_FOREVER) != WEIR_OK)
-        return;
-    if (!f.why[0])
+    if (e.ok)
         (void)weir_sleep(weir_in_ms(REFUSE_MS));
     WEIR_SHIELD(weir_in_ms(30000));
-    (void)weir_offload(make_room, &f, WEIR_SCOPE);
-    if (f.why[0])
-        trouble("max_connections could not be changed", f.why);
+    (void)weir_offload(unlimit, &e, WEIR_SCOPE);
+    if (!e.ok)
+        trouble("the server's limit of connections could not be changed", e.why);
 }
 
 /* ---- somebody else's server --------------------------------------------------------- */
 
-static void by_relay(enum accident_kind kind)
+static void by_relay(struct relay *relay, enum accident_kind kind)
 {
     switch (kind) {
     case SERVER_KILLED:
-        relay_refuse(soak.relay, true);
-        relay_cut(soak.relay);
+        relay_refuse(relay, true);
+        relay_cut(relay);
         (void)weir_sleep(weir_in_ms(CUT_MS));
-        relay_refuse(soak.relay, false);
+        relay_refuse(relay, false);
         break;
     case SERVER_STALLED:
-        relay_stall(soak.relay, true);
+        relay_stall(relay, true);
         (void)weir_sleep(weir_in_ms(STALL_MS));
-        relay_stall(soak.relay, false);
+        relay_stall(relay, false);
         break;
     default:
-        relay_refuse(soak.relay, true);
+        relay_refuse(relay, true);
         (void)weir_sleep(weir_in_ms(REFUSE_MS));
-        relay_refuse(soak.relay, false);
+        relay_refuse(relay, false);
         break;
     }
 }
@@ -234,64 +218,100 @@ static void take_all_descriptors(void)
 
 /* ---- one after the other ------------------------------------------------------------ */
 
-static void make(enum accident_kind kind)
+static void make(struct accident *a)
 {
-    if (kind == DESCRIPTORS_TAKEN)
+    if (a->kind == DESCRIPTORS_TAKEN)
         take_all_descriptors();
-    else if (!soak.target.is_private)
-        by_relay(kind);
-    else if (kind == SERVER_KILLED)
-        kill_and_restart();
-    else if (kind == SERVER_STALLED)
-        stop_and_continue();
+    else if (is_done_by_relay(a))
+        by_relay(a->db->relay, a->kind);
+    else if (a->kind == SERVER_KILLED)
+        kill_and_restart(a->db);
+    else if (a->kind == SERVER_STALLED)
+        stop_and_continue(a->db);
     else
-        fill_and_make_room();
+        fill_and_make_room(a->db);
 }
 
-static uint64_t calls_failed(void)
+static bool concerns(const struct accident *a, const struct database *db)
+{
+    return !a->db || a->db == db;
+}
+
+static uint64_t calls_failed(const struct accident *a)
 {
     uint64_t all = 0;
 
-    for (unsigned i = 0; i <= WEIR_FAILED; i++)
-        all += soak.tally.unexpected[i];
+    EACH_DATABASE(db)
+        for (unsigned i = 0; i <= WEIR_FAILED && concerns(a, db); i++)
+            all += db->tally.unexpected[i];
     return all;
+}
+
+static uint64_t connects_failed(const struct accident *a)
+{
+    uint64_t all = 0;
+
+    EACH_DATABASE(db)
+        if (concerns(a, db) && db->pool) {
+            weir_pool_stats_read(db->pool, &db->now);
+            all += db->now.connect_failures;
+        }
+    return all;
+}
+
+/* Of several that are concerned, the one that waits the longest. */
+static int64_t last_answer_ns(const struct accident *a)
+{
+    int64_t at = INT64_MAX;
+
+    EACH_DATABASE(db)
+        if (concerns(a, db) && db->tally.last_answer_ns < at)
+            at = db->tally.last_answer_ns;
+    return at;
+}
+
+static void calm_since(const struct accident *a, int64_t ns)
+{
+    EACH_DATABASE(db)
+        if (concerns(a, db))
+            db->calm_since_ns = ns;
 }
 
 static void wait_for_an_answer(struct accident *a)
 {
     int64_t over = watch_clock_ns();
 
-    for (unsigned i = 0; i < 8000 && soak.tally.last_answer_ns < over; i++)
+    soak.accidents.awaited = true;
+    for (unsigned i = 0; i < 8000 && last_answer_ns(a) < over; i++)
         if (weir_sleep(weir_in_ms(5)) != WEIR_OK)
-            return;
-    if (soak.tally.last_answer_ns >= over)
-        a->answered_s = (double)(soak.tally.last_answer_ns - soak.watch.began_ns) / 1e9;
-    else
-        trouble("nothing was answered for 40 s after an accident", accident_words(a->kind));
+            break;
+    soak.accidents.awaited = false;
+    if (last_answer_ns(a) >= over)
+        a->answered_s = (double)(last_answer_ns(a) - soak.watch.began_ns) / 1e9;
+    else if (weir_check() == WEIR_OK)
+        trouble("nothing was answered for 40 s after an accident", accident_words(a));
 }
 
 static void happen(struct accident *a)
 {
-    uint64_t        connects, calls = calls_failed();
-    weir_pool_stats stats;
+    uint64_t connects = connects_failed(a), calls = calls_failed(a);
 
-    weir_pool_stats_read(soak.pool, &stats);
-    connects = stats.connect_failures;
+    calm_since(a, INT64_MAX);
     a->at_s = watch_seconds();
-    progress_say("%s", accident_words(a->kind));
-    make(a->kind);
+    progress_say("%s", accident_words(a));
+    make(a);
     a->until_s = watch_seconds();
     wait_for_an_answer(a);
-    weir_pool_stats_read(soak.pool, &stats);
-    a->failed_connects = stats.connect_failures - connects;
-    a->failed_calls = calls_failed() - calls;
+    a->failed_connects = connects_failed(a) - connects;
+    a->failed_calls = calls_failed(a) - calls;
+    calm_since(a, watch_clock_ns() + INT64_C(1000000) * RECOVERY_MS);
     progress_say("... over after %.1f s, answers again %.0f ms later", a->until_s - a->at_s,
                  (a->answered_s - a->until_s) * 1000);
 }
 
 static double started_part(void)
 {
-    double part = (double)soak.tally.started / (double)soak.options.coroutines;
+    double part = (double)soak.started / (double)soak.options.coroutines;
 
     return soak.options.duration_s ? watch_done_part() : part;
 }
@@ -301,18 +321,28 @@ static bool is_due(unsigned which)
     return started_part() >= (which + 1.0) / (soak.accidents.planned + 1.0);
 }
 
+/* One kind after the other, and each to every database. */
+static void plan_round(void)
+{
+    struct accidents *all = &soak.accidents;
+
+    for (unsigned kind = SERVER_KILLED; kind < DESCRIPTORS_TAKEN; kind++)
+        EACH_DATABASE(db)
+            all->one[all->planned++] = (struct accident){ .kind = (enum accident_kind)kind,
+                                                          .db = db };
+    if (soak.options.squeeze)
+        all->one[all->planned++] = (struct accident){ .kind = DESCRIPTORS_TAKEN };
+}
+
 void accidents_plan(void)
 {
-    unsigned kinds = soak.options.squeeze ? 4 : 3;
     unsigned rounds = 1 + soak.options.duration_s / 120;
+    unsigned of_a_round = 3 * soak.databases + soak.options.squeeze;
 
     if (!soak.options.accidents)
         return;
-    if (kinds * rounds > ACCIDENTS_MAX)
-        rounds = ACCIDENTS_MAX / kinds;
-    soak.accidents.planned = kinds * rounds;
-    for (unsigned i = 0; i < soak.accidents.planned; i++)
-        soak.accidents.one[i].kind = (enum accident_kind)(i % kinds);
+    while (rounds-- && soak.accidents.planned + of_a_round <= ACCIDENTS_MAX)
+        plan_round();
 }
 
 weir_status accidents_run(void *unused)
@@ -336,9 +366,17 @@ weir_status accidents_run(void *unused)
     return WEIR_OK;
 }
 
+/* Until then somebody must be there to be answered. */
+bool accidents_are_over(void)
+{
+    return soak.accidents.count == soak.accidents.planned || soak.accidents.trouble[0];
+}
+
 void accidents_gate(void)
 {
-    while (soak.accidents.begun < soak.accidents.planned && is_due(soak.accidents.begun))
+    const struct accidents *all = &soak.accidents;
+
+    while (all->begun < all->planned && is_due(all->begun) && !all->awaited)
         if (weir_sleep(weir_in_ms(10)) != WEIR_OK)
             return;
 }

@@ -6,23 +6,14 @@
  *          neither, where no answer came and nobody can know.
  * Ignores: tables.
  *
- * Two bits a row, resident from the start, so that it does not look like a leak later. When
- * it is full lives read instead of writing.
+ * A third bit tells which of them verify.c has found. Three bits a row, resident from the start,
+ * so that it does not look like a leak later. When it is full lives read instead of writing.
  */
 #define _GNU_SOURCE
 #include "soak.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
-
-static struct {
-    uint64_t  capacity;
-    uint64_t  last_id;
-    uint64_t  acknowledged_count;
-    uint64_t  denied_count;
-    uint64_t *acknowledged;
-    uint64_t *denied;
-} ledger;
 
 static uint64_t *bits(uint64_t count)
 {
@@ -37,18 +28,22 @@ static uint64_t *bits(uint64_t count)
     return words;
 }
 
-void ledger_make(uint64_t capacity)
+void ledger_make(struct ledger *l, uint64_t capacity)
 {
-    ledger.capacity = capacity;
-    ledger.last_id = FIRST_ROWS;
-    ledger.acknowledged = bits(capacity);
-    ledger.denied = bits(capacity);
+    l->capacity = capacity;
+    l->last_id = FIRST_ROWS;
+    l->acknowledged = bits(capacity);
+    l->denied = bits(capacity);
+    l->seen = bits(capacity);
+}
+
+bool ledger_is_known(const struct ledger *l, uint64_t id)
+{
+    return id > FIRST_ROWS && id <= l->last_id;
 }
 
 static bool get(const uint64_t *words, uint64_t id)
 {
-    if (id <= FIRST_ROWS || id > ledger.last_id)
-        return false;
     id -= FIRST_ROWS + 1;
     return words[id / 64] >> (id % 64) & 1;
 }
@@ -59,46 +54,40 @@ static void set(uint64_t *words, uint64_t id)
     words[id / 64] |= UINT64_C(1) << (id % 64);
 }
 
-uint64_t ledger_new_id(void)
+uint64_t ledger_new_id(struct ledger *l)
 {
-    if (ledger.last_id - FIRST_ROWS >= ledger.capacity)
+    if (l->last_id - FIRST_ROWS >= l->capacity)
         return 0;
-    return ++ledger.last_id;
+    return ++l->last_id;
 }
 
-void ledger_acknowledged(uint64_t id)
+void ledger_acknowledged(struct ledger *l, uint64_t id)
 {
-    set(ledger.acknowledged, id);
-    ledger.acknowledged_count++;
+    set(l->acknowledged, id);
+    l->acknowledged_count++;
 }
 
-void ledger_denied(uint64_t id)
+void ledger_denied(struct ledger *l, uint64_t id)
 {
-    set(ledger.denied, id);
-    ledger.denied_count++;
+    set(l->denied, id);
+    l->denied_count++;
 }
 
-bool ledger_is_acknowledged(uint64_t id)
+bool ledger_is_acknowledged(const struct ledger *l, uint64_t id)
 {
-    return get(ledger.acknowledged, id);
+    return ledger_is_known(l, id) && get(l->acknowledged, id);
 }
 
-bool ledger_is_denied(uint64_t id)
+bool ledger_is_denied(const struct ledger *l, uint64_t id)
 {
-    return get(ledger.denied, id);
+    return ledger_is_known(l, id) && get(l->denied, id);
 }
 
-uint64_t ledger_last_id(void)
+bool ledger_see(struct ledger *l, uint64_t id)
 {
-    return ledger.last_id;
-}
+    bool first = ledger_is_known(l, id) && !get(l->seen, id);
 
-uint64_t ledger_acknowledged_count(void)
-{
-    return ledger.acknowledged_count;
-}
-
-uint64_t ledger_denied_count(void)
-{
-    return ledger.denied_count;
+    if (first)
+        set(l->seen, id);
+    return first;
 }

@@ -5,8 +5,8 @@
  *          life is worth another attempt, later each time; what every failure is booked as.
  * Ignores: what is asked of the server (deed.c), and the ways to go wrong (misdeed.c).
  *
- * A life's only argument is its number and kind, packed into a pointer; everything else is on
- * its own stack. So lives cost no memory that could be mistaken for a leak.
+ * A life's only argument is its database, number and kind, packed into a pointer; everything else
+ * is on its own stack. So lives cost no memory that could be mistaken for a leak.
  */
 #include "soak.h"
 
@@ -28,6 +28,8 @@ static const struct {
     [HALF_READ] = { "half_read", "leaves an answer half read" },
     [NESTED] = { "nested", "wants a second connection while it holds one" },
     [NESTED_LOCAL] = { "nested_local", "takes its coroutine's lease twice" },
+    [OUTLIVE] = { "outlive", "goes on with an answer after it gave its lease back" },
+    [MISUSE] = { "misuse", "destroys its client, or lets another coroutine speak on it" },
 };
 
 const char *kind_name(enum kind kind)
@@ -57,13 +59,13 @@ uint32_t life_random(struct life *life, uint32_t below)
 }
 
 /* Each kind has exactly its share in every block, in an order of the seed's. */
-void life_plan_block(uint64_t first, uint8_t plan[PLAN_BLOCK])
+void life_plan_block(const struct database *db, uint64_t first, uint8_t plan[PLAN_BLOCK])
 {
     struct life chance = { .random = soak.options.seed * UINT64_C(0xd1342543de82ef95) + first };
     unsigned    at = 0;
 
     for (unsigned kind = 0; kind < KINDS; kind++)
-        for (unsigned i = 0; i < soak.options.share[kind]; i++)
+        for (unsigned i = 0; i < db->share[kind]; i++)
             plan[at++] = (uint8_t)kind;
     for (unsigned i = PLAN_BLOCK - 1; i > 0; i--) {
         unsigned other = life_random(&chance, i + 1);
@@ -73,9 +75,9 @@ void life_plan_block(uint64_t first, uint8_t plan[PLAN_BLOCK])
     }
 }
 
-void *life_pack(uint64_t number, enum kind kind)
+void *life_pack(const struct database *db, uint64_t number, enum kind kind)
 {
-    return (void *)(uintptr_t)(number << 8 | kind);
+    return (void *)(uintptr_t)(number << 8 | (uintptr_t)(db - soak.database) << 7 | kind);
 }
 
 /* ---- the books ---------------------------------------------------------------------- */
@@ -84,13 +86,13 @@ static bool is_emfile(const weir_error *err)
 {
     if (err->status == WEIR_SERVER)
         return false; /* the server's own descriptors are its own affair */
-    return err->native == EMFILE || err->native == ENFILE ||
+    return ((err->native == EMFILE || err->native == ENFILE) && err->status == WEIR_CONNECT) ||
            strstr(err->message, "Too many open files") || strstr(err->message, "(24)");
 }
 
-void life_note_failure(const weir_error *err, weir_status expected)
+void life_note_failure(struct database *db, const weir_error *err, weir_status expected)
 {
-    struct tally *t = &soak.tally;
+    struct tally *t = &db->tally;
 
     if (err->status > WEIR_FAILED)
         return;
@@ -101,39 +103,31 @@ void life_note_failure(const weir_error *err, weir_status expected)
         snprintf(t->first_emfile, sizeof t->first_emfile, "%s", err->message);
 }
 
-weir_status life_acquire_at(weir_deadline deadline, weir_lease **out, weir_error *err,
-                            const char *site)
+weir_status life_acquire_at(struct database *db, weir_deadline deadline, weir_lease **out,
+                            weir_error *err, const char *site)
 {
     int64_t     began = watch_clock_ns();
-    weir_status status = weir_acquire_at(soak.pool, deadline, out, err, site);
+    weir_status status = weir_acquire_at(db->pool, deadline, out, err, site);
+    int64_t     took = watch_clock_ns() - began;
 
     if (status == WEIR_OK)
-        spread_add(&soak.tally.wait, watch_clock_ns() - began);
+        spread_add(&db->tally.wait, took);
+    if (began >= db->calm_since_ns && (uint64_t)took / 1000 > db->tally.calm_wait_max_us)
+        db->tally.calm_wait_max_us = (uint64_t)took / 1000;
     return status;
 }
 
-weir_status life_call_failed(weir_lease *lease, weir_status expected, weir_error *err)
+weir_status life_lease_at(struct database *db, weir_lease **out, weir_error *err,
+                          const char *site)
 {
-    weir_status status = weir_lease_error(lease, err);
+    weir_status status = life_acquire_at(db, WEIR_FOREVER, out, err, site);
 
-    if (status == WEIR_OK)
-        status = weir_error_set(err, WEIR_FAILED, "a call failed, and weir knows of no failure");
-    life_note_failure(err, expected);
+    if (status != WEIR_OK)
+        life_note_failure(db, err, WEIR_OK);
     return status;
 }
 
 /* ---- patience ----------------------------------------------------------------------- */
-
-/* Refusals that pass: full, shutting down, killed, lock wait, deadlock, interrupted, limits. */
-static bool passes_by_itself(int native)
-{
-    static const int codes[] = { 1040, 1053, 1152, 1203, 1205, 1213, 1226, 1317, 1927, 1969 };
-
-    for (unsigned i = 0; i < sizeof codes / sizeof *codes; i++)
-        if (native == codes[i])
-            return true;
-    return false;
-}
 
 bool life_tries_again(struct life *life, unsigned attempt, const weir_error *err)
 {
@@ -146,7 +140,7 @@ bool life_tries_again(struct life *life, unsigned attempt, const weir_error *err
     case WEIR_DEADLOCK:
         break;
     case WEIR_SERVER:
-        if (passes_by_itself(err->native))
+        if (life->db->dialect->passes(err->native))
             break;
         return false;
     default:
@@ -154,7 +148,7 @@ bool life_tries_again(struct life *life, unsigned attempt, const weir_error *err
     }
     if (attempt >= PATIENCE)
         return false;
-    soak.tally.retries++;
+    life->db->tally.retries++;
     /* Half of it by chance, so that those who failed together do not come back together. */
     pause_ms = pause_ms / 2 + life_random(life, (uint32_t)pause_ms);
     return weir_sleep(weir_in_ms(pause_ms)) == WEIR_OK;
@@ -166,14 +160,12 @@ bool life_tries_again(struct life *life, unsigned attempt, const weir_error *err
 static weir_status work(struct life *life, unsigned wanted, unsigned *done, weir_error *err)
 {
     weir_autoptr(weir_lease) lease = NULL;
-    weir_status status = life_acquire(WEIR_FOREVER, &lease, err);
+    weir_status status = life_lease(life->db, &lease, err);
 
-    if (status != WEIR_OK) {
-        life_note_failure(err, WEIR_OK);
+    if (status != WEIR_OK)
         return status;
-    }
     while (*done < wanted) {
-        status = deed_do(life, lease, deed_draw(life), err);
+        status = life->db->dialect->deed(life, lease, deed_draw(life), err);
         if (status != WEIR_OK)
             return status;
         ++*done;
@@ -191,8 +183,9 @@ static bool behave(struct life *life)
     while (work(life, wanted, &done, &err) != WEIR_OK) {
         if (life_tries_again(life, attempt++, &err))
             continue;
-        if (!soak.tally.first_failure[0] && err.status != WEIR_CANCELED)
-            snprintf(soak.tally.first_failure, sizeof soak.tally.first_failure,
+        struct tally *t = &life->db->tally;
+        if (!t->first_failure[0] && err.status != WEIR_CANCELED)
+            snprintf(t->first_failure, sizeof t->first_failure,
                      "life %llu, attempt %u: %s: %s", (unsigned long long)life->number,
                      attempt - 1, weir_status_name(err.status), err.message);
         return false;
@@ -214,23 +207,27 @@ static void misbehave(struct life *life)
             break;
         attempt++;
     }
-    soak.tally.happened[life->kind] += life->happened;
+    life->db->tally.happened[life->kind] += life->happened;
 }
 
 weir_status life_run(void *packed)
 {
     uintptr_t   word = (uintptr_t)packed;
-    struct life life = { .number = word >> 8, .kind = (enum kind)(word & 0xff) };
-    bool        well = true;
+    struct life life = { .db = &soak.database[word >> 7 & 1],
+                         .number = word >> 8,
+                         .kind = (enum kind)(word & 0x7f) };
+    struct tally *tally = &life.db->tally;
+    bool          well = true;
 
     life.random = soak.options.seed ^ life.number * UINT64_C(0xff51afd7ed558ccd);
     if (life.kind == WELL_BEHAVED) {
         well = behave(&life);
-        soak.tally.well_ended += well;
-        soak.tally.well_failed += !well && weir_check() != WEIR_CANCELED;
+        tally->well_ended += well;
+        tally->well_failed += !well && weir_check() != WEIR_CANCELED;
     } else {
         misbehave(&life); /* may end with a lease in its hands: not a wait from here on */
     }
-    soak.tally.lives++;
+    tally->lives++;
+    soak.lives++;
     return well ? WEIR_OK : WEIR_FAILED;
 }

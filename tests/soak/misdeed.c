@@ -1,9 +1,10 @@
 /*
- * misdeed.c - ten ways to misbehave.
+ * misdeed.c - ways to misbehave that are the same for each database.
  *
  * Knows:   how applications go wrong with connections, by intent or because somebody above
  *          them lost patience.
- * Ignores: what weir must make of it; verify.c counts that.
+ * Ignores: what weir must make of it; verify.c counts that. What each database adds of its
+ *          own is in mysql_misdeed.c and mongo_misdeed.c.
  *
  * A misdeed counts only if it really came to it: a life that should be cancelled in the queue
  * but was served first has not happened, and is tried again.
@@ -13,32 +14,20 @@
  */
 #include "soak.h"
 
-#define SLOW_QUERY "SELECT SLEEP(0.2)"
-
-#define acquire(out, err) acquire_at((out), (err), WEIR_HERE)
-static weir_status acquire_at(weir_lease **out, weir_error *err, const char *site)
-{
-    weir_status status = life_acquire_at(WEIR_FOREVER, out, err, site);
-
-    if (status != WEIR_OK)
-        life_note_failure(err, WEIR_OK);
-    return status;
-}
-
 static weir_status some_query(struct life *life, weir_lease *lease, weir_error *err)
 {
-    return deed_do(life, lease, SELECT_ONE, err);
+    return life->db->dialect->deed(life, lease, SELECT_ONE, err);
 }
 
-static weir_status begin_and_insert(weir_lease *lease, weir_error *err)
+static weir_status slow_query(struct database *db, weir_lease *lease, weir_status expected,
+                              weir_error *err)
 {
-    uint64_t    id = ledger_new_id();
-    weir_status status = deed_query(lease, "START TRANSACTION", WEIR_OK, err);
+    return db->dialect->slow(db, lease, expected, err);
+}
 
-    if (!id)
-        return status;
-    ledger_denied(id); /* nobody will commit it */
-    return status == WEIR_OK ? deed_insert(lease, id, err) : status;
+static weir_status begin_and_insert(struct database *db, weir_lease *lease, weir_error *err)
+{
+    return db->dialect->begin(db, lease, err);
 }
 
 /* ---- leaving things behind ---------------------------------------------------------- */
@@ -51,15 +40,16 @@ static weir_status forget(struct life *life, weir_error *err)
     unsigned    how = life_random(life, 3);
 
     if (how == 0) {
-        status = weir_local_lease(soak.pool, WEIR_FOREVER, &lease, err);
+        status = weir_local_lease(life->db->pool, WEIR_FOREVER, &lease, err);
         if (status != WEIR_OK)
-            life_note_failure(err, WEIR_OK);
+            life_note_failure(life->db, err, WEIR_OK);
     } else {
-        status = acquire(&lease, err);
+        status = life_lease(life->db, &lease, err);
     }
     if (status != WEIR_OK)
         return status;
-    status = how == 1 ? begin_and_insert(lease, err) : some_query(life, lease, err);
+    status = how == 1 && life->db->transactions ? begin_and_insert(life->db, lease, err)
+                                                : some_query(life, lease, err);
     if (status != WEIR_OK) {
         weir_release(lease);
         return status;
@@ -71,76 +61,23 @@ static weir_status forget(struct life *life, weir_error *err)
 static weir_status open_transaction(struct life *life, weir_error *err)
 {
     weir_autoptr(weir_lease) lease = NULL;
-    weir_status status = acquire(&lease, err);
+    weir_status status = life_lease(life->db, &lease, err);
 
     if (status == WEIR_OK)
-        status = begin_and_insert(lease, err);
+        status = begin_and_insert(life->db, lease, err);
     life->happened = status == WEIR_OK;
     return status;
-}
-
-/*
- * The memory of a result is its user's, but libmariadb reads what is left from the connection
- * when one is freed. After the lease that connection is not ours to read from, so the result
- * is told to forget it.
- */
-static weir_status half_read_stream(struct life *life, weir_error *err)
-{
-    weir_lease *lease = NULL;
-    MYSQL_RES  *res = NULL;
-    char        sql[96];
-    weir_status status = acquire(&lease, err);
-
-    if (status != WEIR_OK)
-        return status;
-    snprintf(sql, sizeof sql, "SELECT note FROM %s WHERE id <= %u", soak.target.table,
-             FIRST_ROWS);
-    status = deed_query(lease, sql, WEIR_OK, err);
-    if (status == WEIR_OK) {
-        res = mysql_use_result(weir_mysql(lease));
-        life->happened = res && mysql_fetch_row(res) && mysql_fetch_row(res);
-        if (!life->happened)
-            status = life_call_failed(lease, WEIR_OK, err);
-        if (res)
-            res->handle = NULL;
-    }
-    weir_release(lease);
-    mysql_free_result(res);
-    return status;
-}
-
-/* The statement is left open as well; weir closes it with the lease. */
-static weir_status half_read_statement(struct life *life, weir_error *err)
-{
-    static const char sql[] = "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3";
-    int               number = 0;
-    MYSQL_BIND        result = { .buffer_type = MYSQL_TYPE_LONG, .buffer = &number };
-    weir_autoptr(weir_lease) lease = NULL;
-    weir_status status = acquire(&lease, err);
-
-    if (status != WEIR_OK)
-        return status;
-    MYSQL_STMT *stmt = mysql_stmt_init(weir_mysql(lease));
-    if (!stmt)
-        return weir_error_set(err, WEIR_NOMEM, "no memory for a statement");
-    if (mysql_stmt_prepare(stmt, sql, sizeof sql - 1) || mysql_stmt_execute(stmt) ||
-        mysql_stmt_bind_result(stmt, &result) || mysql_stmt_fetch(stmt)) {
-        status = life_call_failed(lease, WEIR_OK, err);
-        mysql_stmt_close(stmt);
-        return status;
-    }
-    life->happened = true;
-    return WEIR_OK;
 }
 
 /* ---- somebody else loses patience --------------------------------------------------- */
 
 struct victim {
-    bool        provokes; /* makes the pool connect before it waits */
-    bool        ready;    /* it is where it is to be cancelled */
-    weir_waker  supervisor;
-    weir_status status;   /* of the call that is to be cancelled */
-    weir_error  err;
+    struct database *db;
+    bool             provokes; /* makes the pool connect before it waits */
+    bool             ready;    /* it is where it is to be cancelled */
+    weir_waker       supervisor;
+    weir_status      status;   /* of the call that is to be cancelled */
+    weir_error       err;
 };
 
 static void be_ready(struct victim *v)
@@ -155,16 +92,16 @@ static weir_status waits_for_a_connection(void *arg)
     weir_autoptr(weir_lease) lease = NULL;
 
     if (v->provokes) {
-        v->status = acquire(&lease, &v->err);
+        v->status = life_lease(v->db, &lease, &v->err);
         if (v->status != WEIR_OK)
             return v->status;
         weir_lease_close(lease);
         lease = NULL;
     }
     be_ready(v);
-    v->status = life_acquire(WEIR_FOREVER, &lease, &v->err);
+    v->status = life_acquire(v->db, WEIR_FOREVER, &lease, &v->err);
     if (v->status != WEIR_OK)
-        life_note_failure(&v->err, WEIR_CANCELED);
+        life_note_failure(v->db, &v->err, WEIR_CANCELED);
     return v->status;
 }
 
@@ -173,21 +110,21 @@ static weir_status waits_for_an_answer(void *arg)
     struct victim *v = arg;
     weir_autoptr(weir_lease) lease = NULL;
 
-    v->status = acquire(&lease, &v->err);
+    v->status = life_lease(v->db, &lease, &v->err);
     if (v->status != WEIR_OK)
         return v->status;
     be_ready(v);
-    v->status = deed_query(lease, SLOW_QUERY, WEIR_CANCELED, &v->err);
+    v->status = slow_query(v->db, lease, WEIR_CANCELED, &v->err);
     return v->status;
 }
 
 /* Yields until the pool opens a connection; false if it does not soon. */
-static bool pool_connects(weir_task *victim)
+static bool pool_connects(weir_pool *pool, weir_task *victim)
 {
     weir_pool_stats stats;
 
     for (unsigned turn = 0; turn < 400 && !weir_task_done(victim); turn++) {
-        weir_pool_stats_read(soak.pool, &stats);
+        weir_pool_stats_read(pool, &stats);
         if (stats.connecting)
             return true;
         if (weir_yield() != WEIR_OK)
@@ -210,7 +147,7 @@ static weir_status wait_until_ready(struct victim *v, weir_task *victim)
 
 static weir_status cancelled(struct life *life, weir_fn body, int64_t after_ms, weir_error *err)
 {
-    struct victim v = { .provokes = life->kind == CANCEL_CONNECT };
+    struct victim v = { .db = life->db, .provokes = life->kind == CANCEL_CONNECT };
     bool          in_time = true;
     weir_autoptr(weir_group) group = NULL; /* joined before v goes */
     weir_status status = weir_group_new(NULL, &group, err);
@@ -222,7 +159,7 @@ static weir_status cancelled(struct life *life, weir_fn body, int64_t after_ms, 
         return weir_error_set(err, WEIR_NOMEM, "no memory for a coroutine");
     status = wait_until_ready(&v, victim);
     if (life->kind == CANCEL_CONNECT)
-        in_time = pool_connects(victim);
+        in_time = pool_connects(life->db->pool, victim);
     else if (after_ms)
         (void)weir_sleep(weir_in_ms(after_ms));
     weir_cancel(victim);
@@ -235,10 +172,10 @@ static weir_status cancelled(struct life *life, weir_fn body, int64_t after_ms, 
 static weir_status timeout_wait(struct life *life, weir_error *err)
 {
     weir_autoptr(weir_lease) lease = NULL;
-    weir_status status = life_acquire(weir_in_ms(life_random(life, 3)), &lease, err);
+    weir_status status = life_acquire(life->db, weir_in_ms(life_random(life, 3)), &lease, err);
 
     if (status != WEIR_OK)
-        life_note_failure(err, WEIR_TIMEOUT);
+        life_note_failure(life->db, err, WEIR_TIMEOUT);
     life->happened = status == WEIR_TIMEOUT;
     return status;
 }
@@ -246,12 +183,12 @@ static weir_status timeout_wait(struct life *life, weir_error *err)
 static weir_status timeout_query(struct life *life, weir_error *err)
 {
     weir_autoptr(weir_lease) lease = NULL;
-    weir_status status = acquire(&lease, err);
+    weir_status status = life_lease(life->db, &lease, err);
 
     if (status != WEIR_OK)
         return status;
     WEIR_DEADLINE(weir_in_ms(5 + life_random(life, 20)));
-    status = deed_query(lease, SLOW_QUERY, WEIR_TIMEOUT, err);
+    status = slow_query(life->db, lease, WEIR_TIMEOUT, err);
     life->happened = status == WEIR_TIMEOUT;
     return status;
 }
@@ -262,7 +199,7 @@ static weir_status nested(struct life *life, weir_error *err)
 {
     weir_autoptr(weir_lease) outer = NULL;
     weir_autoptr(weir_lease) inner = NULL;
-    weir_status status = acquire(&outer, err);
+    weir_status status = life_lease(life->db, &outer, err);
 
     if (status == WEIR_OK)
         status = some_query(life, outer, err);
@@ -270,25 +207,25 @@ static weir_status nested(struct life *life, weir_error *err)
         return status;
     /* Mostly too little time for the queue; now and then enough. */
     int64_t patience_ms = life_random(life, 8) ? 10 + life_random(life, 90) : 3000;
-    status = life_acquire(weir_in_ms(patience_ms), &inner, err);
+    status = life_acquire(life->db, weir_in_ms(patience_ms), &inner, err);
     if (status == WEIR_OK) {
-        soak.tally.nested_served++;
+        life->db->tally.nested_served++;
         status = some_query(life, inner, err);
         life->happened = status == WEIR_OK;
         return status;
     }
     /* All connections held by coroutines that wait like us is an answer too. */
     life->happened = status == WEIR_TIMEOUT || status == WEIR_DEADLOCK;
-    life_note_failure(err, life->happened ? status : WEIR_OK);
+    life_note_failure(life->db, err, life->happened ? status : WEIR_OK);
     return status;
 }
 
-static weir_status local_lease(weir_lease **out, weir_error *err)
+static weir_status local_lease(struct life *life, weir_lease **out, weir_error *err)
 {
-    weir_status status = weir_local_lease(soak.pool, WEIR_FOREVER, out, err);
+    weir_status status = weir_local_lease(life->db->pool, WEIR_FOREVER, out, err);
 
     if (status != WEIR_OK)
-        life_note_failure(err, WEIR_OK);
+        life_note_failure(life->db, err, WEIR_OK);
     return status;
 }
 
@@ -296,12 +233,12 @@ static weir_status nested_local(struct life *life, weir_error *err)
 {
     weir_autoptr(weir_lease) outer = NULL;
     weir_autoptr(weir_lease) inner = NULL;
-    weir_status status = local_lease(&outer, err);
+    weir_status status = local_lease(life, &outer, err);
 
     if (status == WEIR_OK)
         status = some_query(life, outer, err);
     if (status == WEIR_OK)
-        status = local_lease(&inner, err);
+        status = local_lease(life, &inner, err);
     if (status == WEIR_OK)
         status = some_query(life, inner, err);
     if (status != WEIR_OK)
@@ -309,8 +246,8 @@ static weir_status nested_local(struct life *life, weir_error *err)
     life->happened = true;
     if (weir_lease_conn_id(outer) == weir_lease_conn_id(inner))
         return WEIR_OK;
-    if (!soak.tally.wrong_answers++)
-        snprintf(soak.tally.first_wrong, sizeof soak.tally.first_wrong,
+    if (!life->db->tally.wrong_answers++)
+        snprintf(life->db->tally.first_wrong, sizeof life->db->tally.first_wrong,
                  "weir_local_lease gave two connections to one coroutine");
     return WEIR_OK;
 }
@@ -335,8 +272,9 @@ weir_status misdeed_do(struct life *life, weir_error *err)
     case OPEN_TRANSACTION:
         return open_transaction(life, err);
     case HALF_READ:
-        return life_random(life, 2) ? half_read_stream(life, err)
-                                    : half_read_statement(life, err);
+    case OUTLIVE:
+    case MISUSE:
+        return life->db->dialect->misdeed(life, err);
     case NESTED:
         return nested(life, err);
     case NESTED_LOCAL:

@@ -2,7 +2,7 @@
  * naive.c - the same without weir's care: what becomes of a process.
  *
  * Knows:   two ways to run out of descriptors. --naive: every coroutine opens a connection
- *          with plain libmariadb, and nobody closes one. --unbounded: a weir pool with no
+ *          with the plain client library, and nobody closes one. --unbounded: a weir pool with no
  *          limit, its account of descriptors lifted; weir then still waits when the kernel
  *          says no, but everything else in the process finds no descriptor left either, such
  *          as a handler that opens a file.
@@ -18,9 +18,14 @@
 #include <unistd.h>
 
 static struct {
-    MYSQL  **kept; /* what nobody closes */
-    unsigned count;
-    bool     emfile;
+    struct {
+        const struct dialect *dialect;
+        void                 *connection;
+    } *kept; /* what nobody closes */
+    unsigned    count;
+    uint64_t    served; /* leases, of a pool without a limit */
+    bool        emfile;
+    weir_group *lives;
 } naive;
 
 static void ended(uint64_t connected, bool emfile, const char *what, const char *why)
@@ -29,44 +34,48 @@ static void ended(uint64_t connected, bool emfile, const char *what, const char 
         return;
     soak.ended_after = connected;
     naive.emfile = emfile;
-    soak.tally.emfile_surfaced += emfile;
+    soak.database[0].tally.emfile_surfaced += emfile;
     snprintf(soak.ended_by, sizeof soak.ended_by, "%s: %s", what, why);
-    weir_group_cancel(soak.lives);
+    weir_group_cancel(naive.lives);
+}
+
+bool naive_is_at_the_limit(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == EMFILE || errno == ENFILE;
+    close(fd);
+    return false;
 }
 
 /* What a handler does besides: here it is the first to find that nothing is left. */
 static void read_a_file(void)
 {
-    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-    if (fd >= 0)
-        close(fd);
-    else
-        ended(soak.tally.wait.count, errno == EMFILE || errno == ENFILE,
-              "nobody can open a file any more", strerror(errno));
+    if (naive_is_at_the_limit())
+        ended(naive.served, true, "nobody can open a file any more", strerror(EMFILE));
 }
 
 /* ---- a connection each -------------------------------------------------------------- */
 
 /* Past the relay: what is shown is this process's end, not the network's. */
-static weir_status connect_and_keep(void *unused)
+static weir_status connect_and_keep(void *arg)
 {
-    char   why[256];
-    MYSQL *my = target_connect(&soak.target, why, sizeof why);
+    struct database *db = arg;
+    char             why[256] = "";
+    void            *connection = db->dialect->connect(db, why, sizeof why);
 
-    (void)unused;
-    if (!my) {
-        /* libmariadb tells the kernel's errno in its words only. */
-        ended(naive.count, strstr(why, "(24)") || strstr(why, "Too many open files"),
-              "the next one could not connect", why);
+    if (!connection) {
+        /* The libraries tell the kernel's errno in their words, or not at all. */
+        ended(naive.count, strstr(why, "(24)") || strstr(why, "Too many open files") ||
+              naive_is_at_the_limit(), "the next one could not connect", why);
         return WEIR_FAILED;
     }
-    naive.kept[naive.count++] = my;
-    if (!mysql_query(my, "SELECT 1")) {
-        mysql_free_result(mysql_store_result(my));
-        soak.tally.queries++;
-    }
-    soak.tally.lives++;
+    naive.kept[naive.count].dialect = db->dialect;
+    naive.kept[naive.count++].connection = connection;
+    db->tally.queries++;
+    db->tally.lives++;
+    soak.lives++;
     watch_mark();
     return WEIR_OK;
 }
@@ -77,83 +86,93 @@ static weir_status naive_app(void *unused)
     weir_error      err;
 
     (void)unused;
-    if (weir_group_new(&opts, &soak.lives, &err) != WEIR_OK)
+    if (weir_group_new(&opts, &naive.lives, &err) != WEIR_OK)
         return weir_fail(&err);
     watch_start();
     for (uint64_t i = 1; i <= soak.options.coroutines && !soak.ended_by[0]; i++) {
         if (naive.count >= soak.options.nofile ||
-            !weir_spawn(soak.lives, connect_and_keep, NULL) ||
+            !weir_spawn(naive.lives, connect_and_keep, &soak.database[i % soak.databases]) ||
             weir_yield() != WEIR_OK)
             break;
-        soak.tally.started++;
+        soak.started++;
     }
-    (void)weir_group_wait(soak.lives, WEIR_FOREVER);
+    (void)weir_group_wait(naive.lives, WEIR_FOREVER);
     soak.seconds = watch_seconds();
     watch_stop();
-    weir_group_free(soak.lives);
+    weir_group_free(naive.lives);
     return WEIR_OK;
 }
 
 /* ---- a pool without a limit --------------------------------------------------------- */
 
 /* With room for more descriptors than the server has for connections, it is the server. */
-static void ask_the_pool(void)
+static void ask_the_pool(struct database *db)
 {
     weir_pool_stats stats;
 
-    weir_pool_stats_read(soak.pool, &stats);
+    weir_pool_stats_read(db->pool, &stats);
     if (stats.connect_failures)
-        ended(soak.tally.wait.count, false, "the server", "it accepts no more connections");
+        ended(naive.served, false, "the server", "it accepts no more connections");
 }
 
-static weir_status query_and_read(void *unused)
+static weir_status query_and_read(void *arg)
 {
-    weir_error err;
+    struct database *db = arg;
+    weir_error       err;
     weir_autoptr(weir_lease) lease = NULL;
 
-    (void)unused;
-    if (life_acquire(WEIR_FOREVER, &lease, &err) != WEIR_OK) {
+    if (life_acquire(db, WEIR_FOREVER, &lease, &err) != WEIR_OK) {
         if (err.status != WEIR_CANCELED)
-            life_note_failure(&err, WEIR_OK);
+            life_note_failure(db, &err, WEIR_OK);
         return err.status;
     }
-    if (deed_query(lease, "DO SLEEP(0.3)", WEIR_CANCELED, &err) == WEIR_OK) {
+    naive.served++;
+    if (db->dialect->slow(db, lease, WEIR_CANCELED, &err) == WEIR_OK) {
         read_a_file();
-        ask_the_pool();
+        ask_the_pool(db);
     }
-    soak.tally.lives++;
+    db->tally.lives++;
+    soak.lives++;
     return WEIR_OK;
+}
+
+static weir_status open_without_a_limit(weir_error *err)
+{
+    weir_budget_opts lifted = { .limit = 1000000 };
+    weir_pool_opts   way = { .name = "unbounded", .max_size = 1000000, .max_connecting = 16 };
+    weir_status      status = weir_budget_set(&lifted, err);
+
+    for (unsigned i = 0; i < soak.databases && status == WEIR_OK; i++)
+        status = soak.database[i].dialect->pool(&soak.database[i], &way, err);
+    return status;
 }
 
 static weir_status unbounded_app(void *unused)
 {
-    weir_error       err;
-    weir_group_opts  opts = { .keep = WEIR_KEEP_COUNTS, .max_running = soak.options.concurrency };
-    weir_budget_opts lifted = { .limit = 1000000 };
-    weir_mysql_opts  way = { .pool = { .name = "unbounded",
-                                       .max_size = 1000000,
-                                       .max_connecting = 16 } };
+    weir_error      err;
+    weir_group_opts opts = { .keep = WEIR_KEEP_COUNTS, .max_running = soak.options.concurrency };
 
     (void)unused;
     if (opts.max_running < 2 * soak.options.nofile)
         opts.max_running = 2 * soak.options.nofile;
-    target_pool(&soak.target, &way);
-    if (weir_budget_set(&lifted, &err) || weir_mysql_pool_new(&way, &soak.pool, &err) ||
-        weir_group_new(&opts, &soak.lives, &err))
+    if (open_without_a_limit(&err) || weir_group_new(&opts, &naive.lives, &err))
         return weir_fail(&err);
     watch_start();
     for (uint64_t i = 1; i <= soak.options.coroutines && !soak.ended_by[0]; i++) {
-        if (!weir_spawn(soak.lives, query_and_read, NULL))
+        if (!weir_spawn(naive.lives, query_and_read, &soak.database[i % soak.databases]))
             break;
-        soak.tally.started++;
+        soak.started++;
     }
-    (void)weir_group_wait(soak.lives, WEIR_FOREVER);
+    (void)weir_group_wait(naive.lives, WEIR_FOREVER);
     soak.seconds = watch_seconds();
-    weir_pool_stats_read(soak.pool, &soak.pool_end);
+    EACH_DATABASE(db)
+        weir_pool_stats_read(db->pool, &db->end);
     watch_stop();
-    weir_group_free(soak.lives);
-    weir_pool_free(soak.pool);
-    soak.pool = NULL;
+    weir_group_free(naive.lives);
+    EACH_DATABASE(db) {
+        weir_pool_free(db->pool);
+        db->pool = NULL;
+    }
     return WEIR_OK;
 }
 
@@ -169,7 +188,7 @@ static void tell(const char *mode)
            soak.watch.fds_peak);
     if (!soak.ended_by[0])
         printf("It did not come to an end by itself: %s coroutines ran%s.\n",
-               grouped(soak.tally.lives, a), soak.tally.lives ? "" : " (see the messages above)");
+               grouped(soak.lives, a), soak.lives ? "" : " (see the messages above)");
     else
         printf("%s when %s of %s coroutines had got a connection: %s\n",
                naive.emfile ? "EMFILE" : "The end", grouped(soak.ended_after, a),
@@ -189,9 +208,9 @@ int naive_main(void)
     if (naive.kept)
         weir_run(naive_app, NULL);
     soak.verdict.fds_end = fds_open_now();
-    soak.verdict.connections_end = (long)naive.count; /* asking would take a descriptor */
+    soak.database[0].connections_end = (long)naive.count; /* asking would take a descriptor */
     for (unsigned i = 0; i < naive.count; i++)
-        mysql_close(naive.kept[i]);
+        naive.kept[i].dialect->hang_up(naive.kept[i].connection);
     free(naive.kept);
     tell("A connection for each coroutine, closed by nobody");
     return 1;
@@ -202,7 +221,8 @@ int unbounded_main(void)
     soak.mode = "unbounded";
     weir_run(unbounded_app, NULL);
     soak.verdict.fds_end = fds_open_now();
-    soak.verdict.connections_end = target_connections(&soak.target);
+    EACH_DATABASE(db)
+        db->connections_end = db->dialect->connections(db);
     tell("A pool without a limit");
     return 1;
 }

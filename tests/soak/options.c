@@ -18,30 +18,38 @@
 static const char help_text[] =
     "usage: weir-soak [options]\n"
     "\n"
-    "Lives many short coroutine lives over one bounded pool of database connections, with few\n"
-    "file descriptors, while some of them misbehave and the server fails, and then counts what\n"
-    "is left. Ends with PASS (exit 0) or FAIL and the reasons (exit 1).\n"
+    "Lives many short coroutine lives over bounded pools of database connections, with few file\n"
+    "descriptors for all of them, while some lives misbehave and the servers fail, and then\n"
+    "counts what is left. Ends with PASS (exit 0) or FAIL and the reasons (exit 1).\n"
     "\n"
-    "The server\n"
+    "The servers\n"
+    "  --db WHICH            both, mysql or mongo (both, where this build has both); each gets a\n"
+    "                        pool, and the pools share one account of descriptors\n"
     "  --mysql URI           mysql://user:password@host:3306/database?tls=verify&tls_ca=FILE\n"
     "                        (?socket=PATH for a Unix socket). One table of its own is made\n"
     "                        there and dropped. Its accidents happen in a relay in between;\n"
-    "                        the server itself is left alone. Without --mysql: the private\n"
-    "                        server that WEIR_MYSQL_* in the environment describes, which is\n"
-    "                        killed, stalled and restarted (script/soak starts one).\n"
+    "                        the server itself is left alone.\n"
+    "  --mongo URI           mongodb://user:password@host:27017/database?tls=true&tlsCAFile=FILE\n"
+    "                        One member, the primary. A collection of its own is made there to\n"
+    "                        write to, and a small capped one to read, and both are dropped. The\n"
+    "                        relay is no name that a certificate could have: names are not\n"
+    "                        verified, authorities are.\n"
+    "                        Without a URI: the private servers that WEIR_MYSQL_* and\n"
+    "                        WEIR_MONGO_* in the environment describe, which are killed, stalled\n"
+    "                        and restarted (script/soak starts them). A URI alone means --db of\n"
+    "                        its kind.\n"
     "  --password-file FILE  its first line is the password; or set WEIR_SOAK_PASSWORD\n"
     "  --tls                 speak TLS and verify the server\n"
-    "  --db mysql            which database; this build has no other\n"
-    "  --mongo URI           not in this build\n"
     "\n"
     "The load\n"
     "  --coroutines N        lives to live at least (200000)\n"
     "  --duration-s S        start lives for this long instead of counting them\n"
-    "  --concurrency N       lives at the same time (1000)\n"
-    "  --cap N               connections of the pool at most (24)\n"
+    "  --concurrency N       lives at the same time (1000; mongo alone: 5 for a connection); of\n"
+    "                        both, MongoDB has 4 for each of its connections\n"
+    "  --cap N               connections of each pool at most (24; both: 40)\n"
     "  --nofile N            descriptors of this process at most, RLIMIT_NOFILE (96)\n"
     "  --idle-timeout-ms N   an unused connection is closed after this long (1000)\n"
-    "  --mix M               lives that misbehave: per cent in all (10), shared by the ten kinds,\n"
+    "  --mix M               lives that misbehave: per cent in all (10), shared by all kinds,\n"
     "                        or per kind: forget=2,half_read=0.5 (the others: none)\n"
     "  --seed N              the plan of all lives follows from it (from the clock)\n"
     "  --no-accidents        the server is left in peace\n"
@@ -51,7 +59,13 @@ static const char help_text[] =
     "To compare: the accidents this library is there to prevent (each ends with exit 1)\n"
     "  --naive               a connection for each coroutine, and nobody closes one\n"
     "  --unbounded           a pool without a limit\n"
-    "  --insist              allow these two on a server given with --mysql\n"
+    "  --insist              allow these two on a server given by its URI\n"
+    "\n"
+    "Another load: fetch something, then store it\n"
+    "  --fetch               2,000 tasks, 300 at once: each a call of 20 ms to a small server of\n"
+    "                        the soak's own, then an insert that takes the network 50 ms, within\n"
+    "                        256 descriptors; with 8 connections, then with 100 (or --cap). Uses\n"
+    "                        MongoDB unless --db says mysql. With --naive: without weir's care\n"
     "\n"
     "What you get\n"
     "  --json FILE           all numbers\n"
@@ -63,7 +77,8 @@ static const char help_text[] =
     "  --help\n"
     "\n"
     "Kinds of misbehaviour: forget, cancel_wait, cancel_connect, cancel_query, timeout_wait,\n"
-    "timeout_query, open_transaction, half_read, nested, nested_local.\n";
+    "timeout_query, open_transaction, half_read, nested, nested_local. Only MongoDB, and only when\n"
+    "named, for a library built with WEIR_DEBUG: outlive, misuse.\n";
 
 static void die(const char *fmt, ...) WEIR_PRINTF(1, 2) __attribute__((noreturn));
 static void die(const char *fmt, ...)
@@ -104,20 +119,15 @@ static unsigned share(const char *text, const char *what)
     return (unsigned)(percent * PLAN_BLOCK / 100 + 0.5);
 }
 
-static void share_out(struct options *o, unsigned all)
-{
-    for (unsigned kind = 1; kind < KINDS; kind++)
-        o->share[kind] = all / (KINDS - 1) + (kind <= all % (KINDS - 1));
-}
-
 static void read_mix(struct options *o, char *text)
 {
     unsigned all = 0;
 
+    o->misbehave = 0;
+    memset(o->share, 0, sizeof o->share);
     if (!strchr(text, '=')) {
-        share_out(o, share(text, "all kinds"));
+        o->misbehave = share(text, "all kinds");
     } else {
-        memset(o->share, 0, sizeof o->share);
         for (char *item = strtok(text, ","); item; item = strtok(NULL, ",")) {
             unsigned kind = 1;
             char    *value = strchr(item, '=');
@@ -140,14 +150,15 @@ static void read_mix(struct options *o, char *text)
 /* ---- which option is which ---------------------------------------------------------- */
 
 enum {
-    MYSQL_URI = 256, MONGO_URI, DB, TLS, CAP, IDLE_TIMEOUT, COROUTINES, DURATION, NOFILE, SEED,
-    MIX, NAIVE, UNBOUNDED, JSON, HTML, HELP, CONCURRENCY, NO_ACCIDENTS, SQUEEZE, PROGRESS,
+    URI_OF = 256, DB = URI_OF + DATABASES_MAX, TLS, CAP, IDLE_TIMEOUT, COROUTINES, DURATION,
+    NOFILE, SEED,
+    MIX, NAIVE, UNBOUNDED, FETCH, JSON, HTML, HELP, CONCURRENCY, NO_ACCIDENTS, SQUEEZE, PROGRESS,
     PASSWORD_FILE, INSIST, VERBOSE, CHECK_OPTIONS
 };
 
 static const struct option names[] = {
-    { "mysql", 1, NULL, MYSQL_URI },
-    { "mongo", 1, NULL, MONGO_URI },
+    { "mysql", 1, NULL, URI_OF },
+    { "mongo", 1, NULL, URI_OF + 1 },
     { "db", 1, NULL, DB },
     { "tls", 0, NULL, TLS },
     { "cap", 1, NULL, CAP },
@@ -159,6 +170,7 @@ static const struct option names[] = {
     { "mix", 1, NULL, MIX },
     { "naive", 0, NULL, NAIVE },
     { "unbounded", 0, NULL, UNBOUNDED },
+    { "fetch", 0, NULL, FETCH },
     { "json", 1, NULL, JSON },
     { "html", 1, NULL, HTML },
     { "help", 0, NULL, HELP },
@@ -185,36 +197,52 @@ static enum progress_style progress_style(const char *text)
 
 static bool only_check; /* no option of the run's: it ends here */
 
-static void no_mongo(void)
+/* The place of the one that is called so; ends the program where this build has none. */
+static unsigned place_of(const char *name)
 {
-    fputs("weir-soak: this build has no MongoDB driver; only --db mysql can be soaked\n", stderr);
-    exit(2);
+    unsigned place = 0;
+
+    while (dialects[place] && strcmp(dialects[place]->name, name))
+        place++;
+    if (!dialects[place])
+        die("this build has no driver for %s", name);
+    return place;
 }
 
-static void take_uri(struct options *o, char *arg)
+static void take_uri(struct options *o, unsigned which, char *arg)
 {
-    free(o->uri);
-    o->uri = strdup(arg);
-    if (!o->uri)
-        die("out of memory");
+    char *copy = strdup(arg);
+
     memset(arg, '*', strlen(arg));
+    if (!copy)
+        die("out of memory");
+    unsigned place = place_of(names[which].name);
+    free(o->uri[place]);
+    o->uri[place] = copy;
+}
+
+static void take_databases(struct options *o, const char *text)
+{
+    bool both = !strcmp(text, "both");
+
+    if (!both && strcmp(text, "mysql") && strcmp(text, "mongo"))
+        die("--db is mysql, mongo or both, not '%s'", text);
+    memset(o->wanted, 0, sizeof o->wanted);
+    if (both || !strcmp(text, "mysql"))
+        o->wanted[place_of("mysql")] = true;
+    if (both || !strcmp(text, "mongo"))
+        o->wanted[place_of("mongo")] = true;
 }
 
 static void take(struct options *o, int which, char *arg)
 {
     switch (which) {
-    case MYSQL_URI:
-        take_uri(o, arg);
-        break;
-    case MONGO_URI:
-        memset(arg, '*', strlen(arg));
-        no_mongo();
+    case URI_OF:
+    case URI_OF + 1:
+        take_uri(o, (unsigned)which - URI_OF, arg);
         break;
     case DB:
-        if (!strcmp(arg, "mongo") || !strcmp(arg, "both"))
-            no_mongo();
-        if (strcmp(arg, "mysql"))
-            die("--db is mysql, mongo or both, not '%s'", arg);
+        take_databases(o, arg);
         break;
     case TLS:
         o->tls = true;
@@ -245,6 +273,9 @@ static void take(struct options *o, int which, char *arg)
         break;
     case UNBOUNDED:
         o->unbounded = true;
+        break;
+    case FETCH:
+        o->fetch = true;
         break;
     case JSON:
         o->json = arg;
@@ -286,20 +317,61 @@ static void take(struct options *o, int which, char *arg)
 
 /* ---- all of it ---------------------------------------------------------------------- */
 
-static void check_together(const struct options *o)
+/* How many are wanted. Without --db: those with a URI, else all there are. */
+static unsigned settle_databases(struct options *o)
 {
-    unsigned misbehave = 0;
+    unsigned count = 0, given = 0;
+
+    for (unsigned i = 0; dialects[i]; i++)
+        count += o->wanted[i];
+    for (unsigned i = 0; dialects[i]; i++)
+        given += o->uri[i] != NULL;
+    for (unsigned i = 0; dialects[i]; i++) {
+        if (count && o->uri[i] && !o->wanted[i])
+            die("--%s was given, and --db does not want it", dialects[i]->name);
+        if (!count)
+            o->wanted[i] = given ? o->uri[i] != NULL
+                                 : !o->fetch || !dialects[i + 1]; /* the last is MongoDB */
+    }
+    count = 0;
+    for (unsigned i = 0; dialects[i]; i++)
+        count += o->wanted[i];
+    return count;
+}
+
+static void settle_numbers(struct options *o, unsigned databases)
+{
+    bool     many = databases > 1;
+    unsigned crowd = 0;
+
+    for (unsigned i = 0; dialects[i]; i++)
+        crowd += o->wanted[i] ? dialects[i]->crowd : 0;
+    if (!o->cap && !o->fetch)
+        o->cap = many ? 40 : 24;
+    if (!o->nofile)
+        o->nofile = o->fetch ? 256 : 96;
+    if (!o->concurrency)
+        o->concurrency = crowd && !many ? 5 * o->cap : 1000;
+}
+
+static void check_together(const struct options *o, unsigned databases)
+{
+    unsigned misbehave = o->misbehave;
+    bool     hard = o->naive || o->unbounded;
 
     for (unsigned kind = 1; kind < KINDS; kind++)
         misbehave += o->share[kind];
     if (o->naive && o->unbounded)
         die("--naive and --unbounded are two runs");
-    if ((o->naive || o->unbounded) && o->uri && !o->insist)
-        die("--naive and --unbounded use up what a server has; add --insist to do that to the "
-            "one given with --mysql");
-    if (misbehave && o->concurrency < 4 * o->cap)
+    if (o->fetch && (o->unbounded || databases > 1))
+        die("--fetch goes with one database, and with --naive at most");
+    for (unsigned i = 0; dialects[i]; i++)
+        if (hard && o->uri[i] && !o->insist)
+            die("--naive and --unbounded use up what a server has; add --insist to do that to the "
+                "one given with --%s", dialects[i]->name);
+    if (misbehave && !o->fetch && o->concurrency < 4 * o->cap * databases)
         die("--concurrency %u is too low for --cap %u: nobody would ever wait (at least %u)",
-            o->concurrency, o->cap, 4 * o->cap);
+            o->concurrency, o->cap, 4 * o->cap * databases);
 }
 
 static uint64_t seed_of_now(void)
@@ -315,15 +387,12 @@ void options_read(struct options *out, int argc, char **argv)
     int which;
 
     *out = (struct options){
-        .cap = 24,
         .idle_timeout_ms = 1000,
         .coroutines = 200000,
-        .concurrency = 1000,
-        .nofile = 96,
         .seed = seed_of_now(),
         .accidents = true,
+        .misbehave = PLAN_BLOCK / 10,
     };
-    share_out(out, PLAN_BLOCK / 10);
     which = getopt_long(argc, argv, "", names, NULL);
     while (which != -1) {
         take(out, which, optarg);
@@ -333,10 +402,9 @@ void options_read(struct options *out, int argc, char **argv)
         die("'%s' is no option", argv[optind]);
     /* Whole blocks, so that each kind has exactly its share. */
     out->coroutines = (out->coroutines + PLAN_BLOCK - 1) / PLAN_BLOCK * PLAN_BLOCK;
-    out->share[WELL_BEHAVED] = PLAN_BLOCK;
-    for (unsigned kind = 1; kind < KINDS; kind++)
-        out->share[WELL_BEHAVED] -= out->share[kind];
-    check_together(out);
+    unsigned databases = settle_databases(out);
+    settle_numbers(out, databases);
+    check_together(out, databases);
     if (only_check)
         exit(0);
 }

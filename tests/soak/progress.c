@@ -69,14 +69,20 @@ static void compose(char *out, size_t size)
     char                lives[28], wanted[40] = "", waiting[28], rate[28];
     char                columns[PLOT_WIDTH * 3 + 4];
 
+    unsigned            in_use = 0, waiters = 0;
+
+    EACH_DATABASE(db) {
+        in_use += db->now.in_use;
+        waiters += db->now.waiting;
+    }
     plot(columns, sizeof columns);
     if (!soak.options.duration_s) {
         snprintf(wanted, sizeof wanted, "/");
         grouped(soak.options.coroutines, wanted + 1);
     }
     snprintf(out, size, "%5.1f s  lives %s%s  fds %u (peak %u, limit %u)  in use %u  waiting %s  "
-             "%s q/s  %s", watch_seconds(), grouped(soak.tally.lives, lives), wanted, w->fds,
-             w->fds_peak, soak.options.nofile, w->pool.in_use, grouped(w->pool.waiting, waiting),
+             "%s q/s  %s", watch_seconds(), grouped(soak.lives, lives), wanted, w->fds,
+             w->fds_peak, soak.options.nofile, in_use, grouped(waiters, waiting),
              grouped((uint64_t)w->queries_per_s, rate), columns);
 }
 

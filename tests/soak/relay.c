@@ -1,10 +1,10 @@
 /*
  * relay.c - a network that can fail, in front of a server that must not be touched.
  *
- * Knows:   forwarding TCP, three faults, and the first packet of a MySQL connection: in it
- *          the server tells the connection's number, always in plain text, and by these
+ * Knows:   forwarding TCP, three faults and a delay, and the first packet of a MySQL connection:
+ *          in it the server tells the connection's number, always in plain text, and by these
  *          numbers this soak's connections can be found among others of the same account.
- * Ignores: everything after that packet.
+ * Ignores: everything after that packet; with other protocols these numbers mean nothing.
  *
  * It is a process of its own, steered through shared memory, because its descriptors (two a
  * connection) must not count against the soak's few. It ends with the soak in any case. The
@@ -41,17 +41,20 @@ struct relay {
     /* orders */
     atomic_uint cuts; /* counts up: end all links */
     atomic_bool stalled, refusing;
+    atomic_uint delay_ms; /* of what comes from the server */
 
     /* news */
+    atomic_uint      links; /* there are now */
     atomic_uint      heard; /* numbers of connections, the last NUMBERS of them kept */
     _Atomic uint32_t number[NUMBERS];
 };
 
 struct flow { /* one direction of a link */
-    size_t size; /* bytes in data */
-    size_t sent; /* of those, passed on */
-    bool   ended;
-    char   data[CHUNK];
+    size_t  size; /* bytes in data */
+    size_t  sent; /* of those, passed on */
+    bool    ended;
+    int64_t due_ns; /* not passed on before */
+    char    data[CHUNK];
 };
 
 struct link {
@@ -75,7 +78,7 @@ static void reset_and_close(int fd)
     close(fd);
 }
 
-static void end_link(struct link *l, bool rudely)
+static void end_link(struct relay *r, struct link *l, bool rudely)
 {
     if (rudely) {
         reset_and_close(l->client);
@@ -85,6 +88,7 @@ static void end_link(struct link *l, bool rudely)
         close(l->server);
     }
     l->used = false;
+    atomic_fetch_sub(&r->links, 1);
 }
 
 static void link_up(struct relay *r, int client)
@@ -111,11 +115,13 @@ static void link_up(struct relay *r, int client)
 
     struct link *l = &links[i];
     l->used = true;
+    atomic_fetch_add(&r->links, 1);
     l->greeted = false;
     l->client = client;
     l->server = server;
     l->down.size = l->down.sent = l->up.size = l->up.sent = 0;
     l->down.ended = l->up.ended = false;
+    l->down.due_ns = l->up.due_ns = 0;
 }
 
 static void accept_all(struct relay *r, int listener)
@@ -167,9 +173,14 @@ static bool take_in(int from, struct flow *f)
     return true;
 }
 
+static bool is_due(const struct flow *f)
+{
+    return !f->due_ns || watch_clock_ns() >= f->due_ns;
+}
+
 static bool pass_on(int to, struct flow *f)
 {
-    if (!f->size)
+    if (!f->size || !is_due(f))
         return true;
     ssize_t n = send(to, f->data + f->sent, f->size - f->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0)
@@ -182,20 +193,24 @@ static bool pass_on(int to, struct flow *f)
 
 static void move(struct relay *r, struct link *l)
 {
-    bool well = take_in(l->client, &l->up) && pass_on(l->server, &l->up) &&
+    bool     was_empty = !l->down.size;
+    unsigned delay_ms = atomic_load(&r->delay_ms);
+    bool     well = take_in(l->client, &l->up) && pass_on(l->server, &l->up) &&
                 take_in(l->server, &l->down);
 
+    if (was_empty && l->down.size && delay_ms)
+        l->down.due_ns = watch_clock_ns() + INT64_C(1000000) * delay_ms;
     if (well && l->down.size)
         hear_greeting(r, l);
     well = well && pass_on(l->client, &l->down);
     /* Nobody here shuts down only one side: the end of either, once delivered, is the end. */
     if (!well || (l->up.ended && !l->up.size) || (l->down.ended && !l->down.size))
-        end_link(l, !well);
+        end_link(r, l, !well);
 }
 
 static short wanted(const struct flow *in, const struct flow *out)
 {
-    return (short)((in->size || in->ended ? 0 : POLLIN) | (out->size ? POLLOUT : 0));
+    return (short)((in->size || in->ended ? 0 : POLLIN) | (out->size && is_due(out) ? POLLOUT : 0));
 }
 
 static nfds_t fill_polled(const struct relay *r, int listener)
@@ -226,7 +241,7 @@ static void serve(struct relay *r, int listener)
             if (!links[i].used)
                 continue;
             if (cuts != cuts_seen)
-                end_link(&links[i], true);
+                end_link(r, &links[i], true);
             else if (!atomic_load(&r->stalled))
                 move(r, &links[i]);
         }
@@ -359,6 +374,16 @@ void relay_stall(struct relay *relay, bool on)
 void relay_refuse(struct relay *relay, bool on)
 {
     atomic_store(&relay->refusing, on);
+}
+
+void relay_delay(struct relay *relay, unsigned ms)
+{
+    atomic_store(&relay->delay_ms, ms);
+}
+
+unsigned relay_links(const struct relay *relay)
+{
+    return atomic_load(&relay->links);
 }
 
 bool relay_knows(const struct relay *relay, uint32_t connection_id)

@@ -182,10 +182,11 @@ static void draw_accidents(FILE *f, const struct axis *axis, bool with_names)
         double                 from = x_of(axis, a->at_s);
         fprintf(f, "<rect class='band' x='%.1f' y='%d' width='%.1f' height='%d'><title>%s"
                 "</title></rect>\n", from, TOP, larger(x_of(axis, until) - from, 2),
-                HEIGHT - TOP - BOTTOM, accident_words(a->kind));
+                HEIGHT - TOP - BOTTOM, accident_words(a));
         if (with_names)
-            fprintf(f, "<text class='band-t' x='%.1f' y='%d'>%s</text>\n", from, TOP - 6,
-                    accident_name(a->kind));
+            fprintf(f, "<text class='band-t' x='%.1f' y='%d'>%s%s%s</text>\n", from, TOP - 6,
+                    a->db && soak.databases > 1 ? a->db->dialect->title : "",
+                    a->db && soak.databases > 1 ? " " : "", accident_name(a));
     }
 }
 
@@ -358,6 +359,39 @@ static struct axis axis_for(double top, void (*label)(char *, size_t, double))
     return axis;
 }
 
+static double first_value(const struct sample *s, double seconds)
+{
+    (void)seconds;
+    return s->held[0];
+}
+
+static double second_value(const struct sample *s, double seconds)
+{
+    (void)seconds;
+    return s->held[1];
+}
+
+/* Who had how many connections, a descriptor each, of those that all of them share. */
+static void plot_sharing(FILE *f)
+{
+    struct series     series[] = { { soak.database[0].dialect->title, "a", false, first_value },
+                                   { "", "b", false, second_value } };
+    weir_budget_stats budget;
+    struct axis       axis;
+    char              words[80];
+
+    if (soak.databases < 2)
+        return;
+    series[1].name = soak.database[1].dialect->title;
+    weir_budget_read(&budget);
+    axis = axis_for(budget.limit, plain_label);
+    begin_plot(f, &axis, "Descriptors of each database", series, 2, false);
+    snprintf(words, sizeof words, "all they share: %u (their caps: %u and %u)", budget.limit,
+             soak.options.cap, soak.options.cap);
+    draw_mark(f, &axis, budget.limit, "cap", words);
+    end_plot(f);
+}
+
 static void plot_descriptors(FILE *f)
 {
     struct series series = { "descriptors", "a", true, fds_value };
@@ -370,7 +404,7 @@ static void plot_descriptors(FILE *f)
     draw_mark(f, &axis, soak.options.nofile, "limit", words);
     snprintf(words, sizeof words, "cap: %u connections, and %u other descriptors",
              soak.options.cap, soak.watch.fds_base);
-    if (is_the_soak())
+    if (is_the_soak() && soak.databases == 1)
         draw_mark(f, &axis, cap, "cap", words);
     end_plot(f);
 }
@@ -408,8 +442,10 @@ static void plots(FILE *f)
     plot_descriptors(f);
     if (!is_the_soak())
         return;
-    snprintf(words, sizeof words, "cap %u", soak.options.cap);
-    plot_one(f, "Connections in use", in_use_value, plain_label, soak.options.cap, words);
+    plot_sharing(f);
+    snprintf(words, sizeof words, "cap %u", soak.options.cap * soak.databases);
+    plot_one(f, "Connections in use", in_use_value, plain_label,
+             soak.options.cap * soak.databases, words);
     plot_one(f, "Coroutines waiting for a connection", waiting_value, plain_label, 0, "");
     plot_latency(f);
     plot_one(f, "Queries answered a second", rate_value, plain_label, 0, "");
@@ -429,20 +465,25 @@ static void tile(FILE *f, const char *number, const char *words)
 
 static void tiles(FILE *f)
 {
-    const struct tally *t = &soak.tally;
+    const struct tally *t = tally_sum();
+    uint64_t            leaked = 0, missing = 0;
     char                n[64];
 
+    EACH_DATABASE(db) {
+        leaked += db->end.closed[WEIR_CLOSE_LEAKED];
+        missing += db->missing;
+    }
     fputs("<div class='tiles'>\n", f);
-    tile(f, grouped(t->lives, (char[28]){ 0 }), "lives lived");
+    tile(f, grouped(soak.lives, (char[28]){ 0 }), "lives lived");
     snprintf(n, sizeof n, "%u of %u", soak.watch.fds_peak, soak.options.nofile);
     tile(f, n, "descriptors at most");
     tile(f, grouped(t->emfile_surfaced, (char[28]){ 0 }), "times EMFILE surfaced");
     if (is_the_soak()) {
         grouped(soak.seconds > 0 ? (uint64_t)((double)t->queries / soak.seconds) : 0, n);
         tile(f, n, "queries a second");
-        tile(f, grouped(soak.pool_end.closed[WEIR_CLOSE_LEAKED], (char[28]){ 0 }),
+        tile(f, grouped(leaked, (char[28]){ 0 }),
              "forgotten connections closed");
-        tile(f, grouped(soak.verdict.missing, (char[28]){ 0 }), "acknowledged rows lost");
+        tile(f, grouped(missing, (char[28]){ 0 }), "acknowledged rows lost");
     }
     fputs("</div>\n", f);
 }
@@ -451,14 +492,19 @@ static void head(FILE *f)
 {
     char server[600];
 
-    target_words(&soak.target, server, sizeof server);
     fprintf(f, "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n"
             "<meta name='viewport' content='width=device-width,initial-scale=1'>\n"
             "<title>weir-soak: %s</title>\n%s</head><body><main>\n"
             "<header><h1>weir-soak</h1><span class='verdict%s'>%s</span></header>\n<p>",
             soak.verdict.pass ? "PASS" : "FAIL", style, soak.verdict.pass ? "" : " bad",
             soak.verdict.pass ? "PASS" : "FAIL");
-    text(f, server);
+    EACH_DATABASE(db) {
+        target_words(db, server, sizeof server);
+        text(f, db > soak.database ? "; " : "");
+        text(f, db->dialect->title);
+        text(f, ": ");
+        text(f, server);
+    }
     if (strcmp(soak.mode, "naive") == 0)
         fputs(". A connection for each coroutine, closed by nobody, ", f);
     else
@@ -503,7 +549,7 @@ static void table_of_accidents(FILE *f)
         const struct accident *a = &soak.accidents.one[i];
         fprintf(f, "<tr><td>%s</td><td class='n'>%.1f s</td><td class='n'>%.1f s</td>"
                 "<td class='n'>%.0f ms</td><td class='n'>%llu</td><td class='n'>%llu</td></tr>\n",
-                accident_words(a->kind), a->at_s, a->until_s - a->at_s,
+                accident_words(a), a->at_s, a->until_s - a->at_s,
                 (a->answered_s - a->until_s) * 1000, (unsigned long long)a->failed_connects,
                 (unsigned long long)a->failed_calls);
     }
@@ -517,24 +563,53 @@ static void row(FILE *f, const char *what, uint64_t number)
     fprintf(f, "<tr><td>%s</td><td class='n'>%s</td></tr>\n", what, grouped(number, digits));
 }
 
+static void begin_table(FILE *f, const char *title)
+{
+    fprintf(f, "<h2>%s</h2><div class='card'><table>\n", title);
+}
+
+static void end_table(FILE *f)
+{
+    fputs("</table></div>\n", f);
+}
+
+static void kinds_of(FILE *f, const struct database *db)
+{
+    begin_table(f, "What lives did");
+    row(f, kind_words(WELL_BEHAVED), db->tally.well_ended);
+    for (unsigned kind = 1; kind < KINDS; kind++)
+        if (db->share[kind])
+            row(f, kind_words(kind), db->tally.happened[kind]);
+    end_table(f);
+}
+
+static void ends_of(FILE *f, const struct database *db)
+{
+    begin_table(f, "Why connections were closed");
+    for (unsigned i = 0; i < WEIR_CLOSE_REASONS; i++)
+        row(f, weir_close_reason_name(i), db->end.closed[i]);
+    end_table(f);
+    begin_table(f, "Calls that failed by accident");
+    for (unsigned i = 1; i <= WEIR_FAILED; i++)
+        if (db->tally.unexpected[i])
+            row(f, weir_status_name(i), db->tally.unexpected[i]);
+    row(f, "tried again", db->tally.retries);
+    end_table(f);
+}
+
 static void tables_of_counts(FILE *f)
 {
     if (!is_the_soak())
         return;
-    fputs("<div class='two'><div><h2>What lives did</h2><div class='card'><table>\n", f);
-    row(f, kind_words(WELL_BEHAVED), soak.tally.well_ended);
-    for (unsigned kind = 1; kind < KINDS; kind++)
-        row(f, kind_words(kind), soak.tally.happened[kind]);
-    fputs("</table></div></div><div><h2>Why connections were closed</h2>"
-          "<div class='card'><table>\n", f);
-    for (unsigned i = 0; i < WEIR_CLOSE_REASONS; i++)
-        row(f, weir_close_reason_name(i), soak.pool_end.closed[i]);
-    fputs("</table></div><h2>Calls that failed by accident</h2><div class='card'><table>\n", f);
-    for (unsigned i = 1; i <= WEIR_FAILED; i++)
-        if (soak.tally.unexpected[i])
-            row(f, weir_status_name(i), soak.tally.unexpected[i]);
-    row(f, "tried again", soak.tally.retries);
-    fputs("</table></div></div></div>\n", f);
+    EACH_DATABASE(db) {
+        if (soak.databases > 1)
+            fprintf(f, "<h2>%s</h2>\n", db->dialect->title);
+        fputs("<div class='two'><div>", f);
+        kinds_of(f, db);
+        fputs("</div><div>", f);
+        ends_of(f, db);
+        fputs("</div></div>\n", f);
+    }
 }
 
 bool report_html(const char *path)

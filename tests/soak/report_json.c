@@ -1,7 +1,8 @@
 /*
  * report_json.c - all numbers, for programs.
  *
- * Knows:   JSON.
+ * Knows:   JSON. Outside of "databases" a number is the sum of theirs (or the time of the slowest,
+ *          or the most), and what has no sum, such as the server's version, is the first one's.
  * Ignores: what is worth reading to a person.
  */
 #include "soak.h"
@@ -54,12 +55,17 @@ static void kinds(FILE *f, const char *name, const uint64_t *count)
     fputs("},\n", f);
 }
 
-static void closings(FILE *f)
+/* Of one database, or of all. */
+static void closings(FILE *f, const struct database *only)
 {
     fputs("  \"closed_by_reason\": {", f);
-    for (unsigned i = 0; i < WEIR_CLOSE_REASONS; i++)
+    for (unsigned i = 0; i < WEIR_CLOSE_REASONS; i++) {
+        uint64_t count = 0;
+        EACH_DATABASE(db)
+            count += !only || db == only ? db->end.closed[i] : 0;
         fprintf(f, "%s\"%s\": %llu", i ? ", " : "", weir_close_reason_name(i),
-                (unsigned long long)soak.pool_end.closed[i]);
+                (unsigned long long)count);
+    }
     fputs("},\n", f);
 }
 
@@ -68,9 +74,10 @@ static void accidents(FILE *f)
     fputs("  \"accidents\": [", f);
     for (unsigned i = 0; i < soak.accidents.count; i++) {
         const struct accident *a = &soak.accidents.one[i];
-        fprintf(f, "%s\n    {\"kind\": \"%s\", \"at_s\": %.3f, \"until_s\": %.3f, "
-                "\"answered_s\": %.3f, \"failed_connects\": %llu, \"failed_calls\": %llu}",
-                i ? "," : "", accident_name(a->kind), a->at_s, a->until_s, a->answered_s,
+        fprintf(f, "%s\n    {\"kind\": \"%s\", \"database\": \"%s\", \"at_s\": %.3f, "
+                "\"until_s\": %.3f, \"answered_s\": %.3f, \"failed_connects\": %llu, "
+                "\"failed_calls\": %llu}", i ? "," : "", accident_name(a),
+                a->db ? a->db->dialect->name : "", a->at_s, a->until_s, a->answered_s,
                 (unsigned long long)a->failed_connects, (unsigned long long)a->failed_calls);
     }
     fputs(soak.accidents.count ? "\n  ],\n" : "],\n", f);
@@ -98,11 +105,10 @@ static void asked_for(FILE *f)
 
     fprintf(f, "  \"mode\": \"%s\",\n  \"version\": \"" WEIR_VERSION "\",\n", soak.mode);
     fputs("  \"server\": ", f);
-    text(f, soak.target.version);
+    text(f, soak.database[0].target.version);
     fprintf(f, ",\n  \"private_server\": %s,\n  \"tls\": %s,\n",
-            soak.target.is_private ? "true" : "false",
-            soak.target.tls == WEIR_TLS_VERIFY || soak.target.tls == WEIR_TLS_ENCRYPT ? "true"
-                                                                                      : "false");
+            soak.database[0].target.is_private ? "true" : "false",
+            soak.database[0].target.tls > TLS_OFF ? "true" : "false");
     number(f, "seed", o->seed);
     number(f, "nofile", o->nofile);
     number(f, "cap", o->cap);
@@ -111,10 +117,8 @@ static void asked_for(FILE *f)
     number(f, "idle_timeout_ms", (uint64_t)o->idle_timeout_ms);
 }
 
-static void what_lives_did(FILE *f)
+static void what_lives_did(FILE *f, const struct tally *t)
 {
-    const struct tally *t = &soak.tally;
-
     number(f, "lives", t->lives);
     number(f, "well_ended", t->well_ended);
     number(f, "well_failed", t->well_failed);
@@ -128,6 +132,15 @@ static void what_lives_did(FILE *f)
     statuses(f, "failures_by_accident", t->unexpected);
 }
 
+/* A sum over the databases of something that a database has. */
+#define SUM_OF(what) \
+    __extension__({ \
+        uint64_t sum_ = 0; \
+        EACH_DATABASE(db_) \
+            sum_ += (uint64_t)db_->what; \
+        sum_; \
+    })
+
 static void what_was_used(FILE *f)
 {
     const struct watch   *w = &soak.watch;
@@ -135,46 +148,56 @@ static void what_was_used(FILE *f)
     weir_budget_stats     budget;
 
     weir_budget_read(&budget);
-    number(f, "emfile_surfaced", soak.tally.emfile_surfaced);
+    number(f, "emfile_surfaced", tally_sum()->emfile_surfaced);
     number(f, "emfile_kernel", budget.exhausted);
-    number(f, "connects_parked", soak.pool_end.connect_parked);
+    number(f, "connects_parked", SUM_OF(end.connect_parked));
     number(f, "fds_start", soak.fds_start.count);
     number(f, "fds_base", w->fds_base);
     number(f, "fds_end", v->fds_end);
     number(f, "fds_peak", w->fds_peak);
     number(f, "budget_limit", budget.limit);
     number(f, "budget_peak", budget.peak);
-    fprintf(f, "  \"server_connections_start\": %ld,\n  \"server_connections_end\": %ld,\n",
-            v->connections_start, v->connections_end);
-    decimal(f, "server_connections_gone_s", v->connections_s);
+    number(f, "budget_waited", budget.waited);
+    number(f, "budget_evictions", budget.evictions);
     number(f, "rss_mid_kb", w->rss_mid_kb);
     number(f, "rss_end_kb", w->rss_end_kb);
     decimal(f, "hub_stall_max_ms", w->stall_max_ms);
     decimal(f, "hub_stall_max_at_s", w->stall_at_s);
-    number(f, "opened", soak.pool_end.opened);
-    number(f, "connect_failures", soak.pool_end.connect_failures);
-    number(f, "resets", soak.pool_end.resets);
-    number(f, "forgotten", soak.pool_end.forgotten);
-    closings(f);
+    number(f, "opened", SUM_OF(end.opened));
+    number(f, "connect_failures", SUM_OF(end.connect_failures));
+    number(f, "resets", SUM_OF(end.resets));
+    number(f, "forgotten", SUM_OF(end.forgotten));
+    closings(f, NULL);
+}
+
+static void connections(FILE *f, long start, long end, double seconds)
+{
+    fprintf(f, "  \"server_connections_start\": %ld,\n  \"server_connections_end\": %ld,\n",
+            start, end);
+    decimal(f, "server_connections_gone_s", seconds);
 }
 
 static void what_remains(FILE *f)
 {
-    const struct verdict *v = &soak.verdict;
+    bool   checked = true;
+    double slowest = 0;
 
-    number(f, "acknowledged", ledger_acknowledged_count());
-    number(f, "acknowledged_missing", v->missing);
-    number(f, "duplicated", v->duplicated);
-    number(f, "denied", ledger_denied_count());
-    number(f, "uncommitted_present", v->uncommitted);
-    number(f, "unknown_present", v->unknown_present);
-    fprintf(f, "  \"rows_checked\": %s,\n", v->rows_checked ? "true" : "false");
+    EACH_DATABASE(db) {
+        checked = checked && db->rows_checked;
+        slowest = db->connections_s > slowest ? db->connections_s : slowest;
+    }
+    connections(f, (long)SUM_OF(connections_start), (long)SUM_OF(connections_end), slowest);
+    number(f, "acknowledged", SUM_OF(ledger.acknowledged_count));
+    number(f, "acknowledged_missing", SUM_OF(missing));
+    number(f, "duplicated", SUM_OF(duplicated));
+    number(f, "denied", SUM_OF(ledger.denied_count));
+    number(f, "uncommitted_present", SUM_OF(uncommitted));
+    number(f, "unknown_present", SUM_OF(unknown_present));
+    fprintf(f, "  \"rows_checked\": %s,\n", checked ? "true" : "false");
 }
 
-static void times(FILE *f)
+static void times(FILE *f, const struct tally *t)
 {
-    const struct tally *t = &soak.tally;
-
     decimal(f, "duration_s", soak.seconds);
     decimal(f, "queries_per_s", soak.seconds > 0 ? (double)t->queries / soak.seconds : 0);
     number(f, "wait_p50_us", spread_us(&t->wait, 50));
@@ -185,6 +208,56 @@ static void times(FILE *f)
     number(f, "query_max_us", t->query.max_us);
 }
 
+static unsigned most_held(const struct database *db)
+{
+    unsigned most = 0;
+
+    for (unsigned i = 0; i < soak.watch.count; i++)
+        if (soak.watch.sample[i].held[db - soak.database] > most)
+            most = soak.watch.sample[i].held[db - soak.database];
+    return most;
+}
+
+static void database(FILE *f, const struct database *db)
+{
+    fprintf(f, "  \"%s\": {\n  \"server\": ", db->dialect->name);
+    text(f, db->target.version);
+    fprintf(f, ",\n  \"private_server\": %s,\n  \"tls\": %s,\n",
+            db->target.is_private ? "true" : "false", db->target.tls > TLS_OFF ? "true" : "false");
+    number(f, "concurrency", db->concurrency);
+    times(f, &db->tally);
+    what_lives_did(f, &db->tally);
+    number(f, "emfile_surfaced", db->tally.emfile_surfaced);
+    number(f, "calm_wait_max_us", db->tally.calm_wait_max_us);
+    number(f, "calm_gap_max_us", db->tally.calm_gap_max_us);
+    number(f, "calm_connections_min", db->tally.calm_held_min);
+    number(f, "connections_peak", most_held(db));
+    number(f, "connects_parked", db->end.connect_parked);
+    number(f, "opened", db->end.opened);
+    number(f, "connect_failures", db->end.connect_failures);
+    number(f, "resets", db->end.resets);
+    number(f, "forgotten", db->end.forgotten);
+    closings(f, db);
+    connections(f, db->connections_start, db->connections_end, db->connections_s);
+    number(f, "acknowledged", db->ledger.acknowledged_count);
+    number(f, "acknowledged_missing", db->missing);
+    number(f, "duplicated", db->duplicated);
+    number(f, "denied", db->ledger.denied_count);
+    number(f, "uncommitted_present", db->uncommitted);
+    number(f, "unknown_present", db->unknown_present);
+    fprintf(f, "  \"rows_checked\": %s\n  }", db->rows_checked ? "true" : "false");
+}
+
+static void databases(FILE *f)
+{
+    fputs("  \"databases\": {\n", f);
+    EACH_DATABASE(db) {
+        fputs(db > soak.database ? ",\n" : "", f);
+        database(f, db);
+    }
+    fputs("\n  },\n", f);
+}
+
 bool report_json(const char *path)
 {
     FILE *f = fopen(path, "we");
@@ -193,11 +266,12 @@ bool report_json(const char *path)
         return false;
     fputs("{\n", f);
     asked_for(f);
-    times(f);
-    what_lives_did(f);
+    times(f, tally_sum());
+    what_lives_did(f, tally_sum());
     accidents(f);
     what_was_used(f);
     what_remains(f);
+    databases(f);
     checks(f);
     if (soak.ended_by[0]) {
         number(f, "ended_after_coroutines", soak.ended_after);

@@ -2,7 +2,7 @@
  * verify.c - the verdict.
  *
  * Knows:   what must be true when everybody has gone, and how to look: the descriptor table,
- *          the server's process list, the table, the pool's last numbers, the books.
+ *          the servers' connections and rows, the pool's last numbers, the books.
  * Ignores: how it came to be.
  *
  * It runs after the hub has ended, with plain blocking calls. A check that could not be made
@@ -25,8 +25,9 @@
 #define FREED_MEMORY_IS_KEPT 0
 #endif
 
-static void check(bool ok, const char *name, const char *fmt, ...) WEIR_PRINTF(3, 4);
-static void check(bool ok, const char *name, const char *fmt, ...)
+enum { STARVING_MS = 1000 };
+
+void check(bool ok, const struct database *db, const char *name, const char *fmt, ...)
 {
     struct verdict *v = &soak.verdict;
     struct check   *c = &v->check[v->count];
@@ -36,44 +37,71 @@ static void check(bool ok, const char *name, const char *fmt, ...)
         abort();
     v->count++;
     c->ok = ok;
-    c->name = name;
+    snprintf(c->name, sizeof c->name, "%s%s%s", db && soak.databases > 1 ? db->dialect->title : "",
+             db && soak.databases > 1 ? ": " : "", name);
     va_start(args, fmt);
     vsnprintf(c->found, sizeof c->found, fmt, args);
     va_end(args);
     v->pass = v->pass && ok;
 }
 
-static void check_lives(void)
+static void check_end(void)
 {
-    const struct tally *t = &soak.tally;
-    char                a[28], b[28];
-    bool                enough = soak.options.duration_s || t->lives >= soak.options.coroutines;
+    char a[28], b[28];
+    bool enough = soak.options.duration_s || soak.lives >= soak.options.coroutines;
 
-    check(enough && !soak.verdict.interrupted && !soak.trouble[0], "the soak ran to its end",
-          "%s lives, %s queries answered%s%s%s", grouped(t->lives, a), grouped(t->queries, b),
+    check(enough && !soak.verdict.interrupted && !soak.trouble[0], NULL,
+          "the soak ran to its end", "%s lives, %s queries answered%s%s%s",
+          grouped(soak.lives, a), grouped(soak.queries, b),
           soak.verdict.interrupted ? "; it was interrupted" : "", soak.trouble[0] ? "; " : "",
           soak.trouble);
-    check(t->well_failed == 0 && t->well_ended > 0, "every well-behaved life got its answers",
+}
+
+static void check_lives(struct database *db)
+{
+    const struct tally *t = &db->tally;
+    char                a[28];
+
+    check(t->well_failed == 0 && t->well_ended > 0, db, "every well-behaved life got its answers",
           "%s did, %llu gave up%s%s", grouped(t->well_ended, a),
           (unsigned long long)t->well_failed, t->first_failure[0] ? "; first: " : "",
           t->first_failure);
-    check(t->wrong_answers == 0, "each answer belonged to its question", "%llu did not%s%s",
+    check(t->wrong_answers == 0, db, "each answer belonged to its question", "%llu did not%s%s",
           (unsigned long long)t->wrong_answers, t->first_wrong[0] ? "; first: " : "",
           t->first_wrong);
+}
+
+/*
+ * Where two pools share the descriptors, neither may live at the other's expense. Turns are taken
+ * in order, so that a pool which gives out leases starves nobody; how long one waits for his turn
+ * is mostly a matter of how many are before him and how fast the server is.
+ */
+static void check_starving(struct database *db)
+{
+    const struct tally *t = &db->tally;
+
+    check(t->calm_gap_max_us <= STARVING_MS * 1000, db, "nobody starved", "with no accident of its "
+          "own, never did %.0f ms pass in which somebody waited and nobody got a connection (at "
+          "most %d); the longest wait was %.0f ms; at least %u connections were open",
+          (double)t->calm_gap_max_us / 1000, STARVING_MS, (double)t->calm_wait_max_us / 1000,
+          t->calm_held_min);
 }
 
 /* ---- descriptors -------------------------------------------------------------------- */
 
 static void check_emfile(void)
 {
-    weir_budget_stats budget;
+    const struct tally *t = tally_sum();
+    weir_budget_stats   budget;
+    uint64_t            parked = 0;
 
     weir_budget_read(&budget);
-    check(soak.tally.emfile_surfaced == 0, "no caller ever saw EMFILE",
+    EACH_DATABASE(db)
+        parked += db->end.connect_parked;
+    check(t->emfile_surfaced == 0, NULL, "no caller ever saw EMFILE",
           "%llu did; the kernel was out of descriptors %llu times, %llu connects waited for it%s%s",
-          (unsigned long long)soak.tally.emfile_surfaced, (unsigned long long)budget.exhausted,
-          (unsigned long long)soak.pool_end.connect_parked,
-          soak.tally.first_emfile[0] ? "; first: " : "", soak.tally.first_emfile);
+          (unsigned long long)t->emfile_surfaced, (unsigned long long)budget.exhausted,
+          (unsigned long long)parked, t->first_emfile[0] ? "; first: " : "", t->first_emfile);
 }
 
 static bool same_entry(const struct fd_table *a, const struct fd_table *b, unsigned i)
@@ -101,7 +129,7 @@ static bool same_table(const struct fd_table *a, const struct fd_table *b, char 
     return false;
 }
 
-static void check_table(void)
+bool check_fd_table(void)
 {
     struct fd_table *a = &soak.fds_start, *b = &soak.fds_end;
     char             difference[140] = "";
@@ -111,28 +139,28 @@ static void check_table(void)
     same = same_table(a, b, difference, sizeof difference);
     soak.verdict.fds_start = a->count;
     soak.verdict.fds_end = b->count;
-    check(same, "the descriptor table is as it was", "%u open at the start, %u at the end, "
+    check(same, NULL, "the descriptor table is as it was", "%u open at the start, %u at the end, "
           "%u at most, %u allowed%s", a->count, b->count, soak.watch.fds_peak,
           soak.options.nofile, difference);
+    return same;
 }
 
 /* ---- connections -------------------------------------------------------------------- */
 
-static void check_leaks(void)
+static void check_leaks(struct database *db)
 {
-    const weir_pool_stats *p = &soak.pool_end;
-    uint64_t               forgotten = soak.tally.happened[FORGET];
-    uint64_t               closed = p->closed[WEIR_CLOSE_LEAKED];
-    char                   a[28], b[28];
+    uint64_t forgotten = db->tally.happened[FORGET];
+    uint64_t closed = db->end.closed[WEIR_CLOSE_LEAKED];
+    char     a[28], b[28];
 
-    check(forgotten == closed && forgotten == p->forgotten,
+    check(forgotten == closed && forgotten == db->end.forgotten, db,
           "every forgotten connection was closed", "%s forgotten, %s closed for it",
           grouped(forgotten, a), grouped(closed, b));
 }
 
-static void check_nobody_left(void)
+static void check_nobody_left(struct database *db)
 {
-    const weir_pool_stats *p = &soak.pool_end;
+    const weir_pool_stats *p = &db->end;
     weir_budget_stats      budget;
     uint64_t               closed = 0;
     unsigned left = p->reserved + p->connecting + p->idle + p->in_use + p->resetting + p->closing;
@@ -140,88 +168,63 @@ static void check_nobody_left(void)
     weir_budget_read(&budget);
     for (unsigned i = 0; i < WEIR_CLOSE_REASONS; i++)
         closed += p->closed[i];
-    check(!left && !p->waiting && !soak.lives_left && soak.pool_closed && !budget.used &&
-              closed == p->opened,
+    check(!left && !p->waiting && !db->lives_left && db->pool_closed && !budget.used &&
+              closed == p->opened, db,
           "no coroutine, lease or connection is left",
           "%u lives, %u leases, %u connections, %u waiters, %u descriptors in the budget; "
-          "%llu connections opened, %llu closed", soak.lives_left, p->in_use, left, p->waiting,
+          "%llu connections opened, %llu closed", db->lives_left, p->in_use, left, p->waiting,
           budget.used, (unsigned long long)p->opened, (unsigned long long)closed);
 }
 
-static void check_server(void)
+static void check_server(struct database *db)
 {
-    struct verdict *v = &soak.verdict;
     int64_t         began = watch_clock_ns();
     struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
+    bool            gone;
 
     do {
-        v->connections_end = target_connections(&soak.target);
-        v->connections_s = (double)(watch_clock_ns() - began) / 1e9;
-        if (v->connections_end >= 0 && v->connections_end <= v->connections_start)
-            break;
-        nanosleep(&pause, NULL);
-    } while (v->connections_s < 5);
-    check(v->connections_end >= 0 && v->connections_end <= v->connections_start,
-          "the server's connections are gone", "%ld at the start, %ld at the end%s, after %.2f s",
-          v->connections_start, v->connections_end,
-          v->connections_end < 0 ? " (the server does not answer)" : "", v->connections_s);
+        db->connections_end = db->dialect->connections(db);
+        db->connections_s = (double)(watch_clock_ns() - began) / 1e9;
+        gone = db->connections_end >= 0 && db->connections_end <= db->connections_start;
+        if (!gone)
+            nanosleep(&pause, NULL);
+    } while (!gone && db->connections_s < 5);
+    check(gone, db, "the server's connections are gone",
+          "%ld at the start, %ld at the end%s, after %.2f s", db->connections_start,
+          db->connections_end, db->connections_end < 0 ? " (the server does not answer)" : "",
+          db->connections_s);
 }
 
 /* ---- rows --------------------------------------------------------------------------- */
 
-static void count_row(uint64_t id, uint64_t times, uint64_t *seen)
+void verify_row(struct database *db, uint64_t id)
 {
-    struct verdict *v = &soak.verdict;
+    struct ledger *l = &db->ledger;
 
-    v->duplicated += times > 1;
-    if (ledger_is_acknowledged(id))
-        ++*seen;
-    else if (ledger_is_denied(id) || id > ledger_last_id())
-        v->uncommitted++;
+    if (!ledger_is_known(l, id) || ledger_is_denied(l, id))
+        db->uncommitted++;
+    else if (!ledger_see(l, id))
+        db->duplicated++;
+    else if (ledger_is_acknowledged(l, id))
+        db->rows_seen++;
     else
-        v->unknown_present++;
+        db->unknown_present++;
 }
 
-static bool read_rows(MYSQL *my, uint64_t *seen)
+void check_rows(struct database *db)
 {
-    char       sql[160];
-    MYSQL_RES *res;
-    bool       whole;
+    char why[160] = "", a[28];
 
-    snprintf(sql, sizeof sql, "SELECT id, COUNT(*) FROM %s WHERE id > %u GROUP BY id ORDER BY id",
-             soak.target.table, FIRST_ROWS);
-    res = mysql_query(my, sql) ? NULL : mysql_use_result(my);
-    if (!res)
-        return false;
-    for (MYSQL_ROW row = mysql_fetch_row(res); row; row = mysql_fetch_row(res))
-        count_row(strtoull(row[0], NULL, 10), strtoull(row[1], NULL, 10), seen);
-    whole = mysql_errno(my) == 0;
-    mysql_free_result(res);
-    return whole;
-}
-
-static void check_rows(void)
-{
-    struct verdict *v = &soak.verdict;
-    char            why[160] = "", a[28];
-    uint64_t        seen = 0;
-    MYSQL          *my = target_connect(&soak.target, why, sizeof why);
-
-    if (my) {
-        v->rows_checked = read_rows(my, &seen);
-        if (!v->rows_checked)
-            snprintf(why, sizeof why, "%s", mysql_error(my));
-        mysql_close(my);
-    }
-    v->missing = ledger_acknowledged_count() - seen;
-    check(v->rows_checked && !v->missing && !v->duplicated,
+    db->rows_checked = db->dialect->rows(db, why, sizeof why);
+    db->missing = db->ledger.acknowledged_count - db->rows_seen;
+    check(db->rows_checked && !db->missing && !db->duplicated, db,
           "every acknowledged row is there, once", "%s acknowledged, %llu missing, %llu twice%s%s",
-          grouped(ledger_acknowledged_count(), a), (unsigned long long)v->missing,
-          (unsigned long long)v->duplicated, why[0] ? "; " : "", why);
-    check(v->rows_checked && !v->uncommitted, "nothing is there that was not committed",
+          grouped(db->ledger.acknowledged_count, a), (unsigned long long)db->missing,
+          (unsigned long long)db->duplicated, why[0] ? "; " : "", why);
+    check(db->rows_checked && !db->uncommitted, db, "nothing is there that was not committed",
           "%s rows were left in open transactions, refused or never sent, %llu of them are there; "
-          "%llu of unknown outcome are", grouped(ledger_denied_count(), a),
-          (unsigned long long)v->uncommitted, (unsigned long long)v->unknown_present);
+          "%llu of unknown outcome are", grouped(db->ledger.denied_count, a),
+          (unsigned long long)db->uncommitted, (unsigned long long)db->unknown_present);
 }
 
 /* ---- the rest ----------------------------------------------------------------------- */
@@ -233,37 +236,41 @@ static void check_memory(void)
     bool                measured = w->rss_mid_kb && w->rss_end_kb;
 
     check(measured && (FREED_MEMORY_IS_KEPT || w->rss_end_kb <= w->rss_mid_kb + allowed),
-          "memory stayed level in the second half", "%.1f MiB around the middle, %.1f MiB at the "
-          "end%s", (double)w->rss_mid_kb / 1024, (double)w->rss_end_kb / 1024,
+          NULL, "memory stayed level in the second half",
+          "%.1f MiB around the middle, %.1f MiB at the end%s",
+          (double)w->rss_mid_kb / 1024, (double)w->rss_end_kb / 1024,
           !measured              ? " (it did not come to a measurement)"
           : FREED_MEMORY_IS_KEPT ? " (not judged: the address sanitizer keeps freed memory)"
                                  : "");
 }
 
 /* At least 0.5 % of all lives, or half of what the mix asked for where that is less. */
-static uint64_t at_least(enum kind kind)
+static uint64_t at_least(const struct tally *t, enum kind kind)
 {
-    uint64_t half_per_cent = soak.tally.lives / 200;
-    uint64_t half = soak.tally.planned[kind] / 2;
+    uint64_t half_per_cent = t->lives / 200;
+    uint64_t half = t->planned[kind] / 2;
 
     return half < half_per_cent ? half : half_per_cent;
 }
 
-static void check_kinds(void)
+static void check_kinds(struct database *db)
 {
-    const struct tally *t = &soak.tally;
-    unsigned            rarest = 1;
+    const struct tally *t = &db->tally;
+    unsigned            rarest = 0;
     bool                enough = true;
     uint64_t            all = 0;
     char                a[28];
 
     for (unsigned kind = 1; kind < KINDS; kind++) {
         all += t->happened[kind];
-        if (t->happened[kind] < t->happened[rarest])
+        if (db->share[kind] && (!rarest || t->happened[kind] < t->happened[rarest]))
             rarest = kind;
-        enough = enough && t->happened[kind] >= at_least(kind);
+        enough = enough && t->happened[kind] >= at_least(t, (enum kind)kind);
     }
-    check(enough, "each misbehaviour really happened", "%s lives misbehaved; the rarest kind, %s, "
+    if (!rarest)
+        return; /* everybody was to behave */
+    check(enough, db, "each misbehaviour really happened",
+          "%s lives misbehaved; the rarest kind, %s, "
           "%llu times of %llu (%.2f %% of all lives)", grouped(all, a), kind_name(rarest),
           (unsigned long long)t->happened[rarest], (unsigned long long)t->planned[rarest],
           t->lives ? 100.0 * (double)t->happened[rarest] / (double)t->lives : 0.0);
@@ -273,21 +280,30 @@ static void check_accidents(void)
 {
     const struct accidents *a = &soak.accidents;
 
-    check(a->count == a->planned && !a->trouble[0], "the accidents happened, and life went on",
+    check(a->count == a->planned && !a->trouble[0], NULL,
+          "the accidents happened, and life went on",
           "%u of %u%s%s", a->count, a->planned, a->trouble[0] ? "; " : "", a->trouble);
+}
+
+static void verify_database(struct database *db)
+{
+    check_leaks(db);
+    check_nobody_left(db);
+    check_server(db);
+    check_rows(db);
+    check_lives(db);
+    check_kinds(db);
+    check_starving(db);
 }
 
 void verify(void)
 {
     soak.verdict.pass = true;
     check_emfile();
-    check_table();
-    check_leaks();
-    check_nobody_left();
-    check_server();
-    check_rows();
+    (void)check_fd_table();
     check_memory();
-    check_lives();
-    check_kinds();
+    check_end();
     check_accidents();
+    EACH_DATABASE(db)
+        verify_database(db);
 }

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 enum { TICK_NS = 10 * 1000 * 1000, FIRST_STRETCH_NS = 50 * 1000 * 1000 };
+static const int64_t SETTLED_NS = INT64_C(3000000000); /* the first connections are open */
 
 static struct {
     weir_alarm    alarm;
@@ -52,7 +53,7 @@ double watch_seconds(void)
 
 double watch_done_part(void)
 {
-    double part = (double)soak.tally.lives / (double)soak.options.coroutines;
+    double part = (double)soak.lives / (double)soak.options.coroutines;
 
     if (soak.options.duration_s)
         part = watch_seconds() / soak.options.duration_s;
@@ -89,6 +90,15 @@ void spread_add(struct spread *spread, int64_t ns)
         spread->max_us = us;
 }
 
+void spread_join(struct spread *spread, const struct spread *other)
+{
+    spread->count += other->count;
+    for (unsigned i = 0; i < SPREAD_BUCKETS; i++)
+        spread->bucket[i] += other->bucket[i];
+    if (other->max_us > spread->max_us)
+        spread->max_us = other->max_us;
+}
+
 uint64_t spread_us(const struct spread *spread, double percent)
 {
     uint64_t wanted = (uint64_t)((double)spread->count * percent / 100);
@@ -102,11 +112,12 @@ uint64_t spread_us(const struct spread *spread, double percent)
     return spread->max_us;
 }
 
-void watch_query_answered(int64_t took_ns)
+void watch_query_answered(struct database *db, int64_t took_ns)
 {
-    soak.tally.queries++;
-    soak.tally.last_answer_ns = watch_clock_ns();
-    spread_add(&soak.tally.query, took_ns);
+    soak.queries++;
+    db->tally.queries++;
+    db->tally.last_answer_ns = watch_clock_ns();
+    spread_add(&db->tally.query, took_ns);
     spread_add(&watch.latency, took_ns);
     watch.now.queries++;
 }
@@ -200,6 +211,8 @@ static struct sample merged(const struct sample *a, const struct sample *b)
     both.in_use = larger(a->in_use, b->in_use);
     both.waiting = larger(a->waiting, b->waiting);
     both.queries = all;
+    for (unsigned i = 0; i < DATABASES_MAX; i++)
+        both.held[i] = larger(a->held[i], b->held[i]);
     both.p99_us = larger(a->p99_us, b->p99_us);
     both.rss_kb = larger(a->rss_kb, b->rss_kb);
     if (all)
@@ -260,10 +273,46 @@ static void note_rate(int64_t now)
 {
     if (now - watch.rate_ns < INT64_C(500000000))
         return;
-    soak.watch.queries_per_s = (double)(soak.tally.queries - watch.rate_queries) * 1e9 /
+    soak.watch.queries_per_s = (double)(soak.queries - watch.rate_queries) * 1e9 /
                                (double)(now - watch.rate_ns);
-    watch.rate_queries = soak.tally.queries;
+    watch.rate_queries = soak.queries;
     watch.rate_ns = now;
+}
+
+/* Does the pool get its share, and its callers their turn, while nothing is done to it? */
+static void note_turns(struct database *db, uint64_t acquired_before, uint32_t held, int64_t now)
+{
+    const weir_pool_stats *s = &db->now;
+    struct tally          *t = &db->tally;
+    bool                   is_calm = now >= db->calm_since_ns;
+
+    if (!s->waiting || s->acquired != acquired_before || t->last_lease_ns < db->calm_since_ns)
+        t->last_lease_ns = now;
+    if (is_calm && (uint64_t)(now - t->last_lease_ns) / 1000 > t->calm_gap_max_us)
+        t->calm_gap_max_us = (uint64_t)(now - t->last_lease_ns) / 1000;
+    if (is_calm && s->waiting && now - soak.watch.began_ns > SETTLED_NS &&
+        (!t->calm_held_min || held < t->calm_held_min))
+        t->calm_held_min = held;
+}
+
+static void look_at_pools(int64_t now)
+{
+    uint32_t in_use = 0, waiting = 0;
+
+    EACH_DATABASE(db) {
+        weir_pool_stats *s = &db->now;
+        uint32_t        *most = &watch.now.held[db - soak.database];
+        uint64_t         acquired = s->acquired;
+        if (db->pool)
+            weir_pool_stats_read(db->pool, s);
+        uint32_t held = s->connecting + s->idle + s->in_use + s->resetting + s->closing;
+        *most = larger(*most, held);
+        note_turns(db, acquired, held, now);
+        in_use += s->in_use;
+        waiting += s->waiting;
+    }
+    watch.now.in_use = larger(watch.now.in_use, in_use);
+    watch.now.waiting = larger(watch.now.waiting, waiting);
 }
 
 static void look(int64_t now)
@@ -272,11 +321,8 @@ static void look(int64_t now)
 
     w->fds = fds_open_now();
     w->fds_peak = larger(w->fds_peak, w->fds);
-    if (soak.pool)
-        weir_pool_stats_read(soak.pool, &w->pool);
     watch.now.fds = larger(watch.now.fds, w->fds);
-    watch.now.in_use = larger(watch.now.in_use, w->pool.in_use);
-    watch.now.waiting = larger(watch.now.waiting, w->pool.waiting);
+    look_at_pools(now);
     note_memory();
     note_rate(now);
     if (now >= watch.sample_ns)
