@@ -113,7 +113,7 @@ static void the_pools_options_and_the_uris_meet(void **state)
 
     (void)state;
     assert_int_equal(config->opts.pool.max_size, 7);
-    assert_int_equal(config->opts.pool.min_idle, 2);
+    assert_int_equal(config->opts.pool.min_size, 2);
     assert_int_equal(config->opts.pool.idle_timeout_ms, 5000);
     assert_int_equal(config->opts.pool.acquire_timeout_ms, 250);
     assert_int_equal(config->connect_ms, 900);
