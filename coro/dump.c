@@ -217,7 +217,7 @@ static void show_reserved(weir_task *task, void *arg)
         show_task(arg, 2, task);
 }
 
-void hub_dump(weir_hub *hub, weir_write_fn write, void *arg)
+static void hub_dump(weir_hub *hub, weir_write_fn write, void *arg)
 {
     struct dump dump = { .hub = hub, .write = write, .arg = arg,
                          .now_ns = hub->reactor->ops->clock(hub->reactor) };

@@ -397,7 +397,7 @@ weir_status weir_group_stop(weir_group *group, weir_deadline deadline)
     return weir_group_wait(group, WEIR_SCOPE);
 }
 
-void group_destroy(weir_group *group)
+static void group_destroy(weir_group *group)
 {
     list_unlink(&group->link);
     LIST_EACH(node, &group->ended.members)

@@ -226,7 +226,6 @@ void hub_start(weir_task *task); /* from the hub's own stack */
 void hub_take_remote_wakes(weir_hub *hub);
 void task_alarm_rang(weir_alarm *alarm);
 weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *why);
-bool wake_first(struct list *waiters);
 void wake_all(struct list *waiters);
 
 /* Switches are counted by how far until_clock came, each time it is set: hub_pick() need not. */
@@ -267,7 +266,6 @@ void tasks_free(weir_hub *hub);
 /* group.c */
 weir_group *group_make(weir_hub *hub, const weir_group_opts *opts);
 void        group_member_done(weir_group *group, weir_task *task);
-void        group_destroy(weir_group *group);
 void        groups_destroy(weir_hub *hub);
 
 /* alarm.c */
@@ -315,7 +313,6 @@ enum deadlock hub_break_deadlock(weir_hub *hub);
 
 /* dump.c */
 void hub_answer_dump(weir_hub *hub);
-void hub_dump(weir_hub *hub, weir_write_fn write, void *arg);
 void tasks_each(weir_hub *hub, void (*fn)(weir_task *task, void *arg), void *arg); /* alive ones */
 
 /* trace.c */

@@ -14,7 +14,7 @@
 
 static __thread bool on_crew_thread;
 
-bool crew_is_here(void)
+static bool crew_is_here(void)
 {
     return on_crew_thread;
 }

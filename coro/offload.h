@@ -65,7 +65,4 @@ void crews_hold(void);
 void crews_let_go(void);
 void crews_forked(void);
 
-/* Is the caller a thread of a crew? */
-bool crew_is_here(void);
-
 #endif

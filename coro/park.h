@@ -69,7 +69,9 @@ PARK_INLINE weir_status park_until(weir_task *task, weir_deadline deadline, cons
     weir_hub *hub = task->hub;
     int64_t   until = deadline.at_ns < task->limit_ns ? deadline.at_ns : task->limit_ns;
 
-    if (__builtin_expect(task->no_yield | task->woken | task->canceled | (until <= hub->now_ns), 0)) {
+    bool      rare = task->no_yield | task->woken | task->canceled | (until <= hub->now_ns);
+
+    if (__builtin_expect(rare, 0)) {
         weir_status status;
         if (!task_must_park(task, until, why, &status))
             return status;

@@ -261,7 +261,7 @@ weir_status wait_in(struct list *waiters, weir_deadline deadline, const char *wh
     return status;
 }
 
-bool wake_first(struct list *waiters)
+static bool wake_first(struct list *waiters)
 {
     struct list *first = list_first(waiters);
 

@@ -39,7 +39,7 @@ unsigned pool_total(const weir_pool *pool)
     return pool_live(pool) + pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING];
 }
 
-struct conn *conn_of(const weir_conn *driver_side)
+static struct conn *conn_of(const weir_conn *driver_side)
 {
     return driver_side->pool_side_;
 }

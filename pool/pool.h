@@ -131,7 +131,6 @@ struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
 void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
 void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
-struct conn *conn_of(const weir_conn *driver_side);
 unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
 unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
 

@@ -430,6 +430,36 @@ static weir_status close_and_reuse_in_one_turn(void *arg)
     return WEIR_OK;
 }
 
+static int64_t cpu_ms(void)
+{
+    struct timespec used;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return used.tv_sec * INT64_C(1000) + used.tv_nsec / 1000000;
+}
+
+static weir_status leave_a_byte_unread(void *arg)
+{
+    int pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    say_to(pair[1]);
+    HOLDS_EQ(weir_wait_fd(pair[0], WEIR_READ, weir_in_ms(1000), NULL), WEIR_OK);
+    int64_t before = cpu_ms();
+    sleep_ms(100);
+    HOLDS(cpu_ms() - before < 50); /* a loop that is told again and again takes all of it */
+    weir_close(pair[0]);
+    weir_close(pair[1]);
+    return WEIR_OK;
+}
+
+static void what_nobody_waits_for_any_more_does_not_keep_the_loop_busy(void **state)
+{
+    (void)state;
+    run_here(leave_a_byte_unread, NULL);
+}
+
 /* Closed while it was waited for, and kept alive by another descriptor of the same file. */
 static weir_status outlive_a_descriptor(void *arg)
 {
@@ -719,6 +749,7 @@ int main(void)
         TEST(a_number_used_again_is_another_file),
         TEST(a_number_may_be_used_again_before_its_waiters_ran),
         TEST(a_file_that_outlived_its_number_wakes_nobody),
+        TEST(what_nobody_waits_for_any_more_does_not_keep_the_loop_busy),
         TEST(what_is_no_descriptor_is_refused),
         TEST(a_regular_file_is_always_ready),
         TEST(a_watched_descriptor_tells_once_when_nobody_waits),
