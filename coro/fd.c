@@ -23,6 +23,8 @@ struct fd_slot {
     unsigned char ready;    /* what came, for whoever is woken: see weir_wait_fd() */
     unsigned char interest; /* what the reactor watches */
     bool          muted;    /* was readable with nobody waiting: not watched till someone does */
+    bool          edge;     /* what came is reported once: see weir_fd_watch_edge() */
+    bool          ended;    /* no more will come, and no edge tells of it again */
 };
 
 static inline struct fd_slot *slot_of(weir_hub *hub, int fd)
@@ -61,7 +63,8 @@ static inline void set_interest(weir_hub *hub, struct fd_slot *slot, int interes
 
 static int watch(weir_hub *hub, int fd, struct fd_slot *slot, int wanted)
 {
-    int errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, !slot->quiet);
+    enum watch_mode mode = !slot->quiet ? WATCH_ONCE : slot->edge ? WATCH_EDGE : WATCH_LEVEL;
+    int             errnum = hub->reactor->ops->watch(hub->reactor, fd, wanted, mode);
 
     if (errnum == 0)
         set_interest(hub, slot, wanted);
@@ -84,7 +87,8 @@ void hub_fd_ready(weir_hub *hub, int fd, int events)
 
     if (!slot)
         return;
-    slot->ready |= (unsigned char)events;
+    slot->ready |= events & (WEIR_READ | WEIR_WRITE);
+    slot->ended = slot->ended || (events & FD_ENDED);
     if (!slot->quiet)
         set_interest(hub, slot, 0); /* it was watched for this once */
     if ((events & WEIR_WRITE) && slot->writer)
@@ -193,6 +197,14 @@ static weir_status always_ready(int events, int *ready)
     return WEIR_OK;
 }
 
+/* Might there be something of which no edge will tell? Then the reactor has to look anew. (One
+   that was told of while a reader waited has ended his wait with WEIR_OK, whatever else had.) */
+static inline bool may_be_told_already(const struct fd_slot *slot, int events)
+{
+    return slot->edge && (events & WEIR_READ) &&
+           (slot->ended || !(events & WEIR_DRAINED));
+}
+
 weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
 {
     weir_task *task = task_here();
@@ -221,7 +233,8 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
     if (events & WEIR_WRITE)
         slot->writer = task;
     slot->ready &= (unsigned char)~events;
-    int errnum = apply(hub, fd, slot);
+    int errnum = may_be_told_already(slot, events) ? watch(hub, fd, slot, wanted_of(slot))
+                                                   : apply(hub, fd, slot);
     if (errnum) {
         stop_waiting(hub, fd, slot, task);
         return errnum == EPERM ? always_ready(events, ready) : status_of(errnum);
@@ -237,7 +250,7 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
 
 /* ---- staying watched, and closing --------------------------------------------------- */
 
-weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
+static weir_status stay_watched(int fd, bool edge, void (*fn)(int fd, void *arg), void *arg)
 {
     weir_hub *hub = hub_here_;
 
@@ -248,13 +261,25 @@ weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
         return WEIR_NOMEM;
     slot->quiet = fn;
     slot->arg = arg;
-    slot->muted = false;
+    slot->edge = edge && fn;
+    slot->muted = slot->ended = false;
     set_interest(hub, slot, 0); /* what there is may be for once */
     int errnum = apply(hub, fd, slot);
     if (errnum == 0)
         return WEIR_OK;
     slot->quiet = NULL; /* the number may soon be another file's */
+    slot->edge = false;
     return status_of(errnum);
+}
+
+weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *arg)
+{
+    return stay_watched(fd, false, fn, arg);
+}
+
+weir_status weir_fd_watch_edge(int fd, void (*fn)(int fd, void *arg), void *arg)
+{
+    return stay_watched(fd, true, fn, arg);
 }
 
 void weir_fd_forget(int fd)
@@ -267,6 +292,7 @@ void weir_fd_forget(int fd)
     end_waits(slot, WEIR_CLOSED);
     slot->reader = slot->writer = NULL;
     slot->quiet = NULL;
+    slot->edge = false;
     apply(hub, fd, slot);
 }
 

@@ -18,15 +18,22 @@
 
 struct reactor;
 
+/* How long an interest in a descriptor lasts, and what is news of it. */
+enum watch_mode {
+    WATCH_ONCE,  /* until one event was reported; the number may be another file's than last time */
+    WATCH_LEVEL, /* for good: its closing is announced. Reported as long as there is something */
+    WATCH_EDGE   /* for good; may be reported only once, until there is more or it is asked for
+                    anew: the kernel need not look again and again at what was read long ago */
+};
+
 struct reactor_ops {
     /* Nanoseconds, monotonic. */
     int64_t (*clock)(struct reactor *reactor);
 
-    /* From now on report exactly these events of fd (WEIR_READ, WEIR_WRITE, 0 for none); if
-       `once`, then only until one of them was reported. The number may be another file's than
-       last time, except while it is watched for good: then its closing is announced, by 0.
-       Returns 0, or an errno: EPERM where the file is always ready, EBADF where there is none. */
-    int (*watch)(struct reactor *reactor, int fd, int events, bool once);
+    /* From now on report exactly these events of fd (WEIR_READ, WEIR_WRITE, 0 for none); those
+       that there are already, too. Returns 0, or an errno: EPERM where the file is always
+       ready, EBADF where there is none. */
+    int (*watch)(struct reactor *reactor, int fd, int events, enum watch_mode mode);
 
     /* Any thread: make a turn happen soon. */
     void (*poke)(struct reactor *reactor);
@@ -47,6 +54,8 @@ struct reactor {
     weir_hub                 *hub; /* set by hub_new() */
 };
 
+enum { FD_ENDED = 8 }; /* beside the others: no more will come, and nothing tells of that again */
+
 enum hub_wish {
     HUB_AGAIN, /* more are ready: look for readiness without waiting, then turn again */
     HUB_WAIT,  /* nobody is: wait, but not past hub_next_alarm() */
@@ -56,7 +65,7 @@ enum hub_wish {
 enum hub_wish hub_turn(weir_hub *hub);
 bool          hub_is_busy(const weir_hub *hub);    /* somebody is alive, if only parked */
 int64_t       hub_next_alarm(const weir_hub *hub); /* INT64_MAX: none */
-void          hub_fd_ready(weir_hub *hub, int fd, int events);
+void          hub_fd_ready(weir_hub *hub, int fd, int events); /* WEIR_READ, WEIR_WRITE, FD_ENDED */
 void          hub_fd_invalid(weir_hub *hub, int fd); /* it turned out to be no open file */
 void          hub_cancel_main(weir_hub *hub);
 

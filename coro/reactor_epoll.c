@@ -101,7 +101,7 @@ static int put_into(struct epoll_reactor *r, int fd, bool added, struct epoll_ev
     return epoll_ctl(r->set, added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, event) ? errno : 0;
 }
 
-static int watch(struct reactor *reactor, int fd, int events, bool once)
+static int watch(struct reactor *reactor, int fd, int events, enum watch_mode mode)
 {
     struct epoll_reactor *r = of(reactor);
     struct plain         *plain = plain_of(r, fd);
@@ -114,11 +114,12 @@ static int watch(struct reactor *reactor, int fd, int events, bool once)
         plain->added = false;
         return 0;
     }
-    if (once && !++plain->wait)
+    if (mode == WATCH_ONCE && !++plain->wait)
         plain->wait = 1;
     event.events = (events & WEIR_READ ? EPOLLIN : 0) | (events & WEIR_WRITE ? EPOLLOUT : 0) |
-                   (once ? EPOLLONESHOT : 0);
-    event.data.u64 = tag(fd, once ? plain->wait : 0);
+                   (mode == WATCH_ONCE ? EPOLLONESHOT : 0) |
+                   (mode == WATCH_EDGE ? EPOLLET | EPOLLRDHUP : 0);
+    event.data.u64 = tag(fd, mode == WATCH_ONCE ? plain->wait : 0);
     int errnum = put_into(r, fd, plain->added, &event);
     plain->added = errnum == 0;
     return errnum;
@@ -137,6 +138,8 @@ static void report(struct epoll_reactor *r, const struct epoll_event *event)
         ready |= WEIR_READ;
     if (event->events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
         ready |= WEIR_WRITE;
+    if (event->events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
+        ready |= FD_ENDED;
     hub_fd_ready(r->base.hub, fd, ready);
 }
 

@@ -181,7 +181,7 @@ static struct watcher *watcher_of(struct ev_reactor *r, int fd)
     return &(*chunk)[fd % FD_CHUNK];
 }
 
-static int watch(struct reactor *reactor, int fd, int events, bool once)
+static int watch(struct reactor *reactor, int fd, int events, enum watch_mode mode)
 {
     struct ev_reactor *r = of(reactor);
     struct watcher    *watcher = watcher_of(r, fd);
@@ -190,11 +190,15 @@ static int watch(struct reactor *reactor, int fd, int events, bool once)
 
     if (!watcher)
         return ENOMEM;
+    /* libev knows levels only, which will do for edges. */
+    if (mode == WATCH_EDGE && !watcher->once && ev_is_active(&watcher->io) &&
+        (watcher->io.events & (EV_READ | EV_WRITE)) == wanted)
+        return 0;
     bool fresh = watcher->once || !ev_is_active(&watcher->io);
     if (wanted && fresh && fcntl(fd, F_GETFD) < 0)
         return errno; /* libev would abort the process */
     ev_io_stop(r->loop, &watcher->io);
-    watcher->once = once;
+    watcher->once = mode == WATCH_ONCE;
     if (!wanted)
         return 0;
     if (fresh)

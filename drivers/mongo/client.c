@@ -89,7 +89,7 @@ void mo_client_watch(struct mo_client *client)
     LIST_EACH(node, &client->streams) {
         struct mo_stream *stream = LIST_OF(node, struct mo_stream, link);
         if (stream->state == MO_READY && stream->stirred)
-            mo_stream_watch(stream);
+            (void)mo_stream_watch(stream);
     }
 }
 

@@ -211,7 +211,7 @@ static bool dial(struct mo_stream *stream, weir_error *err)
     if (!alive(stream) || (config->tls && !shake_hands(stream, config->tls, until, err)))
         return false;
     stream->buffer = malloc(MO_BUFFER);
-    if (!stream->buffer || weir_fd_watch(stream->fd, mo_stream_stirred, stream) != WEIR_OK)
+    if (!stream->buffer || mo_stream_watch(stream) != WEIR_OK)
         return say(err, ENOMEM);
     return true;
 }

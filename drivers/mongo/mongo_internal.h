@@ -127,6 +127,7 @@ struct mo_stream {
     struct mo_tls    *tls;
     int               errnum; /* of the last call; 0: it succeeded */
 
+    bool drained; /* the last read left nothing in the socket; of no meaning with TLS */
     bool asked;  /* a request was sent since we last waited: no reply can be there */
     bool stirred; /* the hub does not watch it any more: something came, or may have */
     bool full;   /* the kernel took no more */
@@ -193,7 +194,7 @@ void mo_stream_refund(struct mo_stream *stream); /* its descriptor, where it was
 /* ---- transfer.c ------------------------------------------------------------------------ */
 
 int     mo_fail(struct mo_stream *stream, int errnum); /* -1, with errno, the stream's own too */
-void    mo_stream_watch(struct mo_stream *stream);     /* have the hub tell again */
+weir_status mo_stream_watch(struct mo_stream *stream);     /* have the hub tell again */
 /* Some bytes; 0 at the end; -1 with errno. */
 ssize_t mo_receive(struct mo_stream *stream, void *to, size_t size, bool may_wait,
                    weir_deadline until);

@@ -69,7 +69,8 @@ static bool wait_for(struct mo_stream *stream, int events, weir_deadline until)
         stream->stirred = false; /* a wait to read makes the hub watch again */
     client->inside++;
     stream->waiting++;
-    weir_status status = weir_wait_fd(stream->fd, events, until, NULL);
+    weir_status status = weir_wait_fd(stream->fd, events | (stream->drained ? WEIR_DRAINED : 0),
+                                      until, NULL);
     stream->waiting--;
     client->inside--;
     if (status == WEIR_OK && !client->cut.status && stream->state == MO_READY)
@@ -109,11 +110,15 @@ static bool give_way(struct mo_stream *stream)
 
 /* ---- bytes, from the socket ------------------------------------------------------------ */
 
-void mo_stream_watch(struct mo_stream *stream)
+/* OpenSSL reads by the byte what belongs to a record, and cannot tell whether that was all. */
+weir_status mo_stream_watch(struct mo_stream *stream)
 {
-    stream->stirred = false;
-    if (weir_fd_watch(stream->fd, mo_stream_stirred, stream) != WEIR_OK)
-        stream->stirred = true;
+    weir_status status =
+        (stream->tls ? weir_fd_watch : weir_fd_watch_edge)(stream->fd, mo_stream_stirred, stream);
+
+    stream->drained = false;
+    stream->stirred = status != WEIR_OK;
+    return status;
 }
 
 static int readiness(const struct mo_stream *stream, int plainly)
@@ -138,6 +143,7 @@ ssize_t mo_receive(struct mo_stream *stream, void *to, size_t size, bool may_wai
         size_t  room = size < BURST ? size : BURST;
         ssize_t n = stream->tls ? mo_tls_read(stream->tls, to, room)
                                 : recv(stream->fd, to, room, MSG_DONTWAIT);
+        stream->drained = n < (ssize_t)room;
         if (n > 0) {
             stream->client->burst += (size_t)n;
             return n;
@@ -149,7 +155,7 @@ ssize_t mo_receive(struct mo_stream *stream, void *to, size_t size, bool may_wai
             return n;
         }
         if (!may_wait) {
-            mo_stream_watch(stream);
+            (void)mo_stream_watch(stream);
             return mo_fail(stream, EAGAIN);
         }
         if (!wait_for(stream, readiness(stream, WEIR_READ), until))

@@ -156,7 +156,11 @@ static weir_deadline patience(const struct my_conn *conn)
     return weir_deadline_at(now + conn->silence_ns);
 }
 
-bool my_wait(struct my_conn *conn, int events)
+/* Expanded into own_read(), where each query waits: the processor mispredicts the return from
+   every function that lies between the switch to a coroutine and the library (see park.h). */
+#define WAIT_INLINE __attribute__((always_inline)) static inline
+
+WAIT_INLINE bool wait_for(struct my_conn *conn, int events)
 {
     weir_status status = conn->cut.status;
 
@@ -166,7 +170,8 @@ bool my_wait(struct my_conn *conn, int events)
         if (events & WEIR_READ)
             conn->muted = false; /* a wait to read makes the hub watch again */
         conn->inside = true;
-        status = weir_wait_fd(conn->fd, events, patience(conn), NULL);
+        status = weir_wait_fd(conn->fd, events | (conn->drained ? WEIR_DRAINED : 0),
+                              patience(conn), NULL);
         conn->inside = false;
     }
     if (!status)
@@ -176,6 +181,11 @@ bool my_wait(struct my_conn *conn, int events)
                                    : "waiting for the server to take what is sent");
     errno = errno_of(status);
     return false;
+}
+
+bool my_wait(struct my_conn *conn, int events)
+{
+    return wait_for(conn, events);
 }
 
 /* Big transfers never have to wait: the network is as fast as we are. */
@@ -203,12 +213,14 @@ static bool give_way(struct my_conn *conn)
 
 /* ---- reading, writing ----------------------------------------------------------------- */
 
-ssize_t my_recv(struct my_conn *conn, void *buffer, size_t size)
+WAIT_INLINE ssize_t receive(struct my_conn *conn, void *buffer, size_t size)
 {
-    if (conn->asked ? !my_wait(conn, WEIR_READ) : !give_way(conn))
+    if (conn->asked ? !wait_for(conn, WEIR_READ) : !give_way(conn))
         return -1;
     for (;;) {
-        ssize_t n = recv(conn->fd, buffer, size < BURST ? size : BURST, MSG_DONTWAIT);
+        size_t  room = size < BURST ? size : BURST;
+        ssize_t n = recv(conn->fd, buffer, room, MSG_DONTWAIT);
+        conn->drained = n < (ssize_t)room;
         if (n > 0) {
             conn->burst += (size_t)n;
             return n;
@@ -222,6 +234,11 @@ ssize_t my_recv(struct my_conn *conn, void *buffer, size_t size)
         if (!my_wait(conn, WEIR_READ))
             return -1;
     }
+}
+
+ssize_t my_recv(struct my_conn *conn, void *buffer, size_t size)
+{
+    return receive(conn, buffer, size);
 }
 
 ssize_t my_send(struct my_conn *conn, const void *data, size_t size)
@@ -258,7 +275,7 @@ static ssize_t own_read(MARIADB_PVIO *pvio, uchar *buffer, size_t size)
 {
     struct my_conn *conn = my_conn_of(pvio->mysql);
 
-    return my_may_talk(conn) ? my_recv(conn, buffer, size) : -1;
+    return my_may_talk(conn) ? receive(conn, buffer, size) : -1;
 }
 
 static ssize_t own_write(MARIADB_PVIO *pvio, const uchar *data, size_t size)
@@ -447,6 +464,15 @@ void my_io_begin(struct my_conn *conn)
     mysql_optionsv(&conn->my, MARIADB_OPT_IO_WAIT, (void *)wait_plainly);
 }
 
+static void stirred(int fd, void *arg);
+
+/* OpenSSL reads by the byte what belongs to a record, and cannot tell whether that was all. */
+static weir_status watch(struct my_conn *conn)
+{
+    conn->drained = false;
+    return (conn->my.net.pvio->ctls ? weir_fd_watch : weir_fd_watch_edge)(conn->fd, stirred, conn);
+}
+
 static void stirred(int fd, void *arg)
 {
     struct my_conn *conn = arg;
@@ -462,7 +488,7 @@ void my_io_watch(struct my_conn *conn)
     if (!conn->muted || conn->fd < 0)
         return;
     conn->muted = false;
-    if (weir_fd_watch(conn->fd, stirred, conn) != WEIR_OK)
+    if (watch(conn) != WEIR_OK)
         conn->muted = true;
 }
 
@@ -480,7 +506,7 @@ weir_status my_io_settle(struct my_conn *conn, weir_error *err)
     unlist(conn);
     if (conn->my.net.pvio->ctls && !my_tls_take_over(conn))
         return weir_error_set(err, WEIR_NOMEM, "no memory for the TLS connection");
-    if (weir_fd_watch(conn->fd, stirred, conn) != WEIR_OK)
+    if (watch(conn) != WEIR_OK)
         return weir_error_set(err, WEIR_NOMEM, "the new connection cannot be watched");
     return WEIR_OK;
 }

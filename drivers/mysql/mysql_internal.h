@@ -49,6 +49,7 @@ struct my_conn {
     bool          made;       /* mysql_init() was made */
     bool          dialling;   /* until the session is open */
     bool          own_io;     /* our tables are in place */
+    bool          drained;    /* the last read left nothing in the socket */
     bool          asked;      /* something was sent since we last waited: no reply can be there */
     bool          inside;     /* its user is parked in one of our waits */
     bool          muted;      /* the hub does not watch it any more: see io.c */

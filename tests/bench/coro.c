@@ -217,7 +217,7 @@ static bool spawn_round(struct lap *lap, int how)
 
 /*
  * A descriptor nobody promised anything about is looked at anew in each wait, since its number
- * may stand for another file by then; one that is announced (weir_fd_watch), as the drivers do
+ * may stand for another file by then; one that is announced (weir_fd_watch_edge), as the drivers do
  * with theirs, stays with the loop.
  */
 enum { UNANNOUNCED, ANNOUNCED };
@@ -235,12 +235,13 @@ static bool send_byte(int fd)
     return write(fd, &byte, 1) == 1;
 }
 
-/* Waits before it reads, as the baseline does: the byte cannot be there yet. */
+/* Waits before it reads, as the baseline does: the byte cannot be there yet. And the one that was
+   read was the only one. */
 static bool receive_byte(int fd)
 {
     char byte;
 
-    return weir_wait_fd(fd, WEIR_READ, WEIR_FOREVER, NULL) == WEIR_OK &&
+    return weir_wait_fd(fd, WEIR_READ | WEIR_DRAINED, WEIR_FOREVER, NULL) == WEIR_OK &&
            read(fd, &byte, 1) == 1;
 }
 
@@ -264,8 +265,8 @@ static weir_status ask(void *arg)
 {
     struct echo *echo = arg;
 
-    if (echo->announced && (weir_fd_watch(echo->near, stirred, NULL) != WEIR_OK ||
-                            weir_fd_watch(echo->far, stirred, NULL) != WEIR_OK))
+    if (echo->announced && (weir_fd_watch_edge(echo->near, stirred, NULL) != WEIR_OK ||
+                            weir_fd_watch_edge(echo->far, stirred, NULL) != WEIR_OK))
         return WEIR_FAILED;
     if (!weir_spawn(NULL, answer, echo))
         return WEIR_FAILED;
@@ -339,7 +340,7 @@ const struct entry coro_entries[] = {
         .measure = CPU_NS,
         .warm = 1000,
         .count = 20000,
-        .ours = { "weir_wait_fd after weir_fd_watch", echo_round, ANNOUNCED },
+        .ours = { "weir_wait_fd after weir_fd_watch_edge", echo_round, ANNOUNCED },
         .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
     },
     {
@@ -357,7 +358,7 @@ const struct entry coro_entries[] = {
         .measure = CALLS,
         .warm = 1000,
         .count = 5000,
-        .ours = { "weir_wait_fd after weir_fd_watch", echo_round, ANNOUNCED },
+        .ours = { "weir_wait_fd after weir_fd_watch_edge", echo_round, ANNOUNCED },
         .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
     },
     { .name = NULL },

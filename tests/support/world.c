@@ -33,14 +33,14 @@ static int64_t read_clock(struct reactor *reactor)
     return ((struct world *)reactor)->now_ns;
 }
 
-static int watch(struct reactor *reactor, int fd, int events, bool once)
+static int watch(struct reactor *reactor, int fd, int events, enum watch_mode mode)
 {
     struct world *world = (struct world *)reactor;
 
     if (fd < 0 || fd >= FDS)
         return EBADF;
     world->watched[fd] = (unsigned char)events;
-    world->once[fd] = once;
+    world->once[fd] = mode == WATCH_ONCE;
     return 0;
 }
 
