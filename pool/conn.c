@@ -407,6 +407,11 @@ uint64_t weir_conn_id(const weir_conn *driver_side)
     return conn_of(driver_side)->id;
 }
 
+uint64_t weir_conn_generation(const weir_conn *driver_side)
+{
+    return conn_of(driver_side)->generation;
+}
+
 const char *weir_conn_site(const weir_conn *driver_side)
 {
     const weir_lease *lease = lease_current(conn_of(driver_side));

@@ -255,6 +255,8 @@ weir_status mo_blame_connect(struct mo_client *client, const bson_error_t *error
         native = client->cut.native;
         if (client->cut.status == WEIR_USAGE || native == 18)
             status = WEIR_USAGE;
+        else if (client->cut.status == WEIR_BUSY)
+            status = WEIR_BUSY; /* of credentials that could not be read for want of descriptors */
     } else if (client->trouble.status) {
         text = client->trouble.text;
         status = client->shortage ? WEIR_BUSY : WEIR_CONNECT;

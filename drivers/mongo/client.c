@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* ---- making one -------------------------------------------------------------------- */
 
@@ -109,7 +110,7 @@ weir_status mo_open(weir_conn *base, const void *arg, weir_deadline deadline, we
 {
     struct mo_conn   *conn = (struct mo_conn *)base;
     struct mo_config *config = (struct mo_config *)arg; /* it learns who the members are */
-    weir_status       status = mo_config_settle(config, deadline, err);
+    weir_status       status = mo_config_settle(config, weir_conn_generation(base), deadline, err);
 
     if (status != WEIR_OK)
         return status;
@@ -171,6 +172,24 @@ void mo_client_settings(struct mo_client *client)
     if (!same_write_concern(mongoc_client_get_write_concern(mongoc), writes))
         mongoc_client_set_write_concern(mongoc, writes);
     mo_watch_commands(client);
+}
+
+/* ---- cut under its user ------------------------------------------------------------ */
+
+/* Its streams stay, since a call may be in the middle of one: what is parked there wakes, and
+   finds the client cut. Only the library's own sleep between two looks for a server, of up to half
+   a second, goes on. */
+void mo_interrupt(weir_conn *base)
+{
+    struct mo_client *client = ((struct mo_conn *)base)->client;
+
+    mo_cut(client, WEIR_LOST, "the connection was cut, since its pool was cleared");
+    LIST_EACH(node, &client->streams) {
+        const struct mo_stream *stream = LIST_OF(node, struct mo_stream, link);
+        if (stream->fd >= 0)
+            shutdown(stream->fd, SHUT_RDWR);
+    }
+    mo_wake_poller(client);
 }
 
 /* ---- throwing it away -------------------------------------------------------------- */

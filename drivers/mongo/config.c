@@ -340,11 +340,12 @@ static weir_status load_tls(const struct mo_tls_opts *opts, struct mo_tls_contex
     return loading.status;
 }
 
-static weir_status make_tls(struct mo_config *config, weir_error *err)
+static struct mo_tls_opts tls_opts(const struct mo_config *config)
 {
-    mongoc_uri_t      *uri = config->given;
-    bool               lax = flag(uri, MONGOC_URI_TLSINSECURE);
-    struct mo_tls_opts opts = {
+    const mongoc_uri_t *uri = config->given;
+    bool                lax = flag(uri, MONGOC_URI_TLSINSECURE);
+
+    return (struct mo_tls_opts){
         .ca_file = either(config->opts.tls_ca, uri, MONGOC_URI_TLSCAFILE),
         .cert_key_file = either(config->opts.tls_cert_key, uri, MONGOC_URI_TLSCERTIFICATEKEYFILE),
         .cert_key_password = either(config->opts.tls_cert_key_password, uri,
@@ -354,6 +355,12 @@ static weir_status make_tls(struct mo_config *config, weir_error *err)
             lax || flag(uri, MONGOC_URI_TLSALLOWINVALIDCERTIFICATES),
         .allow_invalid_names = lax || flag(uri, MONGOC_URI_TLSALLOWINVALIDHOSTNAMES),
     };
+}
+
+static weir_status make_tls(struct mo_config *config, weir_error *err)
+{
+    mongoc_uri_t      *uri = config->given;
+    struct mo_tls_opts opts = tls_opts(config);
 
     if (!wants_tls(config))
         return uses_x509(uri) ? weir_error_set(err, WEIR_USAGE, "MONGODB-X509 needs tls=true")
@@ -367,6 +374,30 @@ static weir_status make_tls(struct mo_config *config, weir_error *err)
     return load_tls(&opts, &config->tls, err);
 }
 
+/* A pool that was cleared may find other certificates in the same files. Those who have one
+   begin with it go on with the old ones. */
+static weir_status renew_tls(struct mo_config *config, uint64_t generation, weir_error *err)
+{
+    struct mo_tls_opts     opts = tls_opts(config);
+    struct mo_tls_context *fresh;
+    weir_error             why;
+
+    if (!config->tls || generation <= config->tls_generation)
+        return WEIR_OK;
+    weir_status status = load_tls(&opts, &fresh, &why);
+    if (status != WEIR_OK)
+        return weir_error_set(err, status == WEIR_USAGE ? status : WEIR_CONNECT,
+                              "cannot connect to %s: %s", config->target, why.message);
+    if (generation > config->tls_generation) { /* else another connection was faster */
+        mo_tls_context_free(config->tls);
+        config->tls = fresh;
+        config->tls_generation = generation;
+    } else {
+        mo_tls_context_free(fresh);
+    }
+    return WEIR_OK;
+}
+
 /* ---- who logs in ------------------------------------------------------------------- */
 
 static bool scram_of(const char *name, enum mo_mechanism *mechanism)
@@ -376,6 +407,32 @@ static bool scram_of(const char *name, enum mo_mechanism *mechanism)
         return true;
     *mechanism = strcasecmp(name, "SCRAM-SHA-1") == 0 ? MO_SCRAM_SHA_1 : MO_SCRAM_SHA_256;
     return *mechanism == MO_SCRAM_SHA_1 || strcasecmp(name, "SCRAM-SHA-256") == 0;
+}
+
+/* The library would keep what a callback says for as long as a client lives, and asks for it
+   before it is needed: so only our own SCRAM takes it. */
+static weir_status check_credentials(const struct mo_config *config, bool scram, weir_error *err)
+{
+    const weir_mongo_opts *opts = &config->opts;
+
+    if (opts->credentials_arg && !opts->credentials)
+        return weir_error_set(err, WEIR_USAGE,
+                              "credentials_arg is given, and the function that gets it is not: set "
+                              "credentials, too");
+    if (!opts->credentials)
+        return WEIR_OK;
+    if (config->user.password)
+        return weir_error_set(err, WEIR_USAGE,
+                              "both a password, in the URI, and credentials are given: which of "
+                              "them is it?");
+    if (opts->library_scram)
+        return weir_error_set(err, WEIR_USAGE,
+                              "credentials are for weir's own SCRAM: leave out library_scram");
+    if (!scram)
+        return weir_error_set(err, WEIR_USAGE,
+                              "credentials are for SCRAM, not for authMechanism=%.40s: leave out "
+                              "one of the two", mongoc_uri_get_auth_mechanism(config->given));
+    return WEIR_OK;
 }
 
 /* A password that is not ASCII must be prepared by SASLprep, and that is the library's. */
@@ -388,10 +445,14 @@ static weir_status choose_login(struct mo_config *config, weir_error *err)
     user->password = mongoc_uri_get_password(uri);
     user->source = mongoc_uri_get_auth_source(uri);
     user->api_version = config->opts.api_version;
-    config->own_login = !config->opts.library_scram && user->name && user->password &&
-                        scram_of(mongoc_uri_get_auth_mechanism(uri), &user->mechanism) &&
-                        mo_password_is_plain(user->password);
-    if (config->own_login && strlen(user->name) > MO_USER_MAX)
+    bool        scram = scram_of(mongoc_uri_get_auth_mechanism(uri), &user->mechanism);
+    weir_status status = check_credentials(config, scram, err);
+    if (status != WEIR_OK)
+        return status;
+    config->own_login = config->opts.credentials ||
+                        (!config->opts.library_scram && user->name && user->password && scram &&
+                         mo_password_is_plain(user->password));
+    if (config->own_login && user->name && strlen(user->name) > MO_USER_MAX)
         return weir_error_set(err, WEIR_USAGE,
                               "the user's name has %zu bytes, and SCRAM is done for up to %d: "
                               "create a user with a shorter name", strlen(user->name),
@@ -540,7 +601,7 @@ static unsigned count_hosts(const mongoc_uri_t *uri)
     return count ? count : 1;
 }
 
-weir_status mo_config_settle(struct mo_config *config, weir_deadline deadline, weir_error *err)
+static weir_status look_up_srv(struct mo_config *config, weir_deadline deadline, weir_error *err)
 {
     struct lookup lookup = { .uri = config->given };
 
@@ -559,6 +620,14 @@ weir_status mo_config_settle(struct mo_config *config, weir_deadline deadline, w
     if (status == WEIR_OK)
         config->members = count_hosts(config->uri);
     return status;
+}
+
+weir_status mo_config_settle(struct mo_config *config, uint64_t generation,
+                             weir_deadline deadline, weir_error *err)
+{
+    weir_status status = renew_tls(config, generation, err);
+
+    return status == WEIR_OK ? look_up_srv(config, deadline, err) : status;
 }
 
 /* ---- the whole --------------------------------------------------------------------- */

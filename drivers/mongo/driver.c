@@ -83,5 +83,6 @@ const weir_driver mo_driver = {
     .check = check,
     .reset = reset,
     .describe = describe,
+    .interrupt = mo_interrupt,
     .free_config = mo_config_free,
 };

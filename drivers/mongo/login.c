@@ -392,7 +392,8 @@ static weir_status check_user(const struct mo_user *user, weir_error *err)
     if (user->mechanism != MO_SCRAM_SHA_1 && !mo_password_is_plain(user->password))
         return weir_error_set(err, WEIR_USAGE,
                               "authentication: the password has letters that must be prepared "
-                              "(SASLprep): leave this user to libmongoc");
+                              "(SASLprep): use ASCII alone, or leave this user to "
+                              "libmongoc");
     return WEIR_OK;
 }
 

@@ -40,8 +40,10 @@ struct mo_config {
     mongoc_uri_t   *uri;         /* clients are made from this: see config.c. NULL: its SRV record
                                     was not looked up yet */
     bool            own_login;   /* our streams authenticate, and `uri` knows no user */
-    struct mo_user  user;        /* for that; borrowed from `given` */
+    struct mo_user  user;        /* for that; borrowed from `given`. Where a callback is asked, it
+                                    has no password, and maybe no name */
     struct mo_tls_context *tls;  /* NULL: plain text */
+    uint64_t        tls_generation; /* of the pool, when its files were read */
     int32_t         connect_ms;  /* connectTimeoutMS */
     unsigned        members;     /* that the last client has met */
     char            target[128]; /* the hosts, for messages */
@@ -158,8 +160,10 @@ extern const weir_driver mo_driver; /* driver.c */
 /* ---- config.c ------------------------------------------------------------------------- */
 
 weir_status mo_config_new(const weir_mongo_opts *opts, struct mo_config **out, weir_error *err);
-/* Before a client is made: look up what must be looked up. Yields. */
-weir_status mo_config_settle(struct mo_config *config, weir_deadline deadline, weir_error *err);
+/* Before a client is made: look up what must be looked up, and read again what may have changed
+   since the pool was cleared. Yields. */
+weir_status mo_config_settle(struct mo_config *config, uint64_t generation,
+                             weir_deadline deadline, weir_error *err);
 void        mo_config_free(void *config);
 
 /* ---- selfcheck.c, usleep.c ------------------------------------------------------------ */
@@ -172,6 +176,7 @@ void mo_sleep_hook(mongoc_client_t *mongoc); /* where the library has a hook for
 
 weir_status mo_open(weir_conn *base, const void *config, weir_deadline deadline, weir_error *err);
 void        mo_close(weir_conn *base, weir_farewell how, weir_deadline deadline);
+void        mo_interrupt(weir_conn *base);
 void        mo_client_watch(struct mo_client *client);    /* when nobody uses it from now on */
 void        mo_client_settings(struct mo_client *client); /* put back what a user has set */
 void        mo_client_free(struct mo_client *client);

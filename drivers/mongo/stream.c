@@ -166,6 +166,30 @@ static weir_status login_recv(void *arg, void *data, size_t size, weir_deadline 
     return WEIR_OK;
 }
 
+/* Whom a callback names is asked for now, and forgotten with this login. */
+static weir_status identify(struct mo_stream *stream, weir_error *err)
+{
+    struct mo_login_io     io = { .arg = stream, .send = login_send, .recv = login_recv };
+    struct mo_config      *config = stream->client->config;
+    const weir_mongo_opts *opts = &config->opts;
+    const weir_pool_opts  *pool = weir_pool_options(weir_conn_pool(stream->client->conn));
+    struct mo_user         user = config->user;
+    weir_credentials      *asked = NULL;
+    weir_status            status = WEIR_OK;
+
+    if (opts->credentials)
+        status = weir_credentials_ask(opts->credentials, opts->credentials_arg, user.name,
+                                      weir_in_ms(pool->connect_timeout_ms), &asked, err);
+    if (asked) {
+        user.name = asked->user;
+        user.password = asked->password;
+    }
+    if (status == WEIR_OK)
+        status = mo_login(&io, &user, weir_in_ms(config->connect_ms), err);
+    weir_credentials_forget(asked);
+    return status;
+}
+
 /*
  * Just before the first command that is no hello: the moment in which the library would log in
  * itself. So only servers that are used are bothered, never an arbiter, and the library's hello,
@@ -175,20 +199,18 @@ static weir_status login_recv(void *arg, void *data, size_t size, weir_deadline 
  */
 static bool log_in(struct mo_stream *stream)
 {
-    struct mo_client  *client = stream->client;
-    struct mo_config  *config = client->config;
-    struct mo_login_io io = { .arg = stream, .send = login_send, .recv = login_recv };
-    weir_error         err;
+    struct mo_client *client = stream->client;
+    weir_error        err;
 
     if (stream->logged_in)
         return true;
-    if (!config->own_login) {
+    if (!client->config->own_login) {
         stream->logged_in = true;
         return true;
     }
     client->inside++;
     stream->waiting++;
-    weir_status status = mo_login(&io, &config->user, weir_in_ms(config->connect_ms), &err);
+    weir_status status = identify(stream, &err);
     stream->waiting--;
     client->inside--;
     if (status == WEIR_OK && !client->cut.status && stream->state == MO_READY) {

@@ -105,7 +105,7 @@ static weir_status check_place(weir_mysql_opts *opts, weir_error *err)
 
 static weir_status check_words(const weir_mysql_opts *opts, weir_error *err)
 {
-    if (!opts->user)
+    if (!opts->user && !opts->credentials)
         return weir_error_set(err, WEIR_USAGE, "user is missing: give .user, or one in the URI");
     if (strspn(opts->charset, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") !=
             strlen(opts->charset) ||
@@ -115,6 +115,19 @@ static weir_status check_words(const weir_mysql_opts *opts, weir_error *err)
         return weir_error_set(err, WEIR_USAGE, "database is longer than a name can be");
     if ((unsigned)opts->tls > WEIR_TLS_VERIFY)
         return weir_error_set(err, WEIR_USAGE, "tls is none of WEIR_TLS_*");
+    return WEIR_OK;
+}
+
+/* Before a password that is missing becomes an empty one. */
+static weir_status check_credentials(const weir_mysql_opts *opts, weir_error *err)
+{
+    if (opts->credentials && opts->password)
+        return weir_error_set(err, WEIR_USAGE,
+                              "both a password and credentials are given: which of them is it?");
+    if (opts->credentials_arg && !opts->credentials)
+        return weir_error_set(err, WEIR_USAGE,
+                              "credentials_arg is given, and the function that gets it is not: set "
+                              "credentials, too");
     return WEIR_OK;
 }
 
@@ -183,6 +196,8 @@ static weir_status fill_and_check(struct my_config *config, weir_error *err)
     weir_mysql_opts *opts = &config->opts;
     weir_status      status = opts->uri ? my_uri_parse(opts->uri, opts, err) : WEIR_OK;
 
+    if (status == WEIR_OK)
+        status = check_credentials(opts, err);
     if (status == WEIR_OK &&
         (!default_text(&opts->charset, "utf8mb4") || !default_text(&opts->password, "")))
         status = weir_error_set(err, WEIR_NOMEM, "no memory for the pool's settings");

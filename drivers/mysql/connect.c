@@ -139,8 +139,9 @@ static weir_status attempt(struct my_conn *conn, const char *address, weir_error
         return weir_error_set(err, WEIR_NOMEM, "no memory for a connection");
     if (opts->multi_statements)
         flags |= CLIENT_MULTI_STATEMENTS;
-    int wait = mysql_real_connect_start(&done, &conn->my, address, opts->user, opts->password,
-                                        opts->database, opts->port, opts->socket, flags);
+    int wait = mysql_real_connect_start(&done, &conn->my, address, my_login_user(conn),
+                                        my_login_password(conn), opts->database, opts->port,
+                                        opts->socket, flags);
     while (wait)
         wait = mysql_real_connect_cont(&done, &conn->my, wait_as_told(conn, wait));
     conn->dialling = false;
@@ -228,11 +229,18 @@ static weir_status dial_host(struct my_conn *conn, weir_error *err)
 
 /* ---- the whole ------------------------------------------------------------------------ */
 
-static weir_status dial(struct my_conn *conn, weir_error *err)
+weir_status my_dial(struct my_conn *conn, const char *address, weir_error *err)
 {
     if (conn->config->tls != WEIR_TLS_OFF && !my_library_is_known())
         return my_io_refuse_tls(err);
-    return conn->config->opts.host ? dial_host(conn, err) : dial_socket(conn, err);
+    weir_status status = my_login_begin(conn, err);
+    if (status != WEIR_OK)
+        return status;
+    status = !conn->config->opts.host ? dial_socket(conn, err)
+             : address                ? attempt(conn, address, err)
+                                      : dial_host(conn, err);
+    my_login_end(conn);
+    return status;
 }
 
 weir_status my_open(weir_conn *base, const void *config, weir_deadline deadline, weir_error *err)
@@ -246,7 +254,7 @@ weir_status my_open(weir_conn *base, const void *config, weir_deadline deadline,
     conn->silence_ns = INT64_MAX;
     conn->ours = true;
 
-    weir_status status = dial(conn, err);
+    weir_status status = my_dial(conn, NULL, err);
     if (status == WEIR_OK)
         status = my_session_begin(conn, pool->reset, err);
 

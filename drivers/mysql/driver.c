@@ -87,6 +87,11 @@ static weir_status describe(weir_conn *base, weir_error *err)
     return my_blame((struct my_conn *)base, err);
 }
 
+static void interrupt(weir_conn *base)
+{
+    my_io_interrupt((struct my_conn *)base);
+}
+
 const weir_driver my_driver = {
     .name = "mysql",
     .conn_size = sizeof(struct my_conn),
@@ -96,5 +101,6 @@ const weir_driver my_driver = {
     .check = check,
     .reset = reset,
     .describe = describe,
+    .interrupt = interrupt,
     .free_config = my_config_free,
 };

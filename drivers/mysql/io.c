@@ -140,6 +140,16 @@ WEIR_COLD static void cut_by_wait(struct my_conn *conn, weir_status status, cons
     }
 }
 
+/* Not closed: the library may be in the middle of a call on it. What is parked in a wait wakes. */
+void my_io_interrupt(struct my_conn *conn)
+{
+    int fd = conn->own_io ? conn->fd : mysql_get_socket(&conn->my);
+
+    my_cut(conn, WEIR_LOST, "the connection was cut, since its pool was cleared");
+    if (fd >= 0)
+        shutdown(fd, SHUT_RDWR);
+}
+
 static int errno_of(weir_status status)
 {
     return status == WEIR_TIMEOUT ? ETIMEDOUT : status == WEIR_CANCELED ? ECANCELED : EIO;
@@ -173,6 +183,8 @@ WAIT_INLINE bool wait_for(struct my_conn *conn, int events)
         status = weir_wait_fd(conn->fd, events | (conn->drained ? WEIR_DRAINED : 0),
                               patience(conn), NULL);
         conn->inside = false;
+        if (!status)
+            status = conn->cut.status; /* by somebody else, meanwhile */
     }
     if (!status)
         return true;
@@ -200,7 +212,7 @@ static bool give_way(struct my_conn *conn)
         } else {
             conn->burst = 0;
             weir_spend(WEIR_UNITS); /* that much makes it the loop's turn, not only the others' */
-            status = weir_check();
+            status = conn->cut.status ? conn->cut.status : weir_check();
         }
         conn->inside = false;
     }
@@ -343,6 +355,8 @@ static my_bool own_close(MARIADB_PVIO *pvio)
 
     weir_fd_forget(conn->fd);
     conn->fd = -1;
+    if (conn->dialling)
+        my_login_forget(conn); /* it has failed, and the library frees its copy next */
     return theirs.close(pvio);
 }
 

@@ -43,6 +43,7 @@ struct my_conn {
     weir_conn               base;
     MYSQL                   my; /* the user's handle; embedded: mysql_close() does not free it */
     const struct my_config *config;
+    weir_credentials       *identity; /* of a callback, while it logs in: login.c */
 
     /* its socket: io.c */
     int           fd;         /* -1: none, or the library holds it plainly */
@@ -111,7 +112,17 @@ void my_library_doubt(const char *why); /* from now on they may not; says so onc
 /* ---- connect.c ------------------------------------------------------------------------ */
 
 weir_status my_open(weir_conn *base, const void *config, weir_deadline deadline, weir_error *err);
+/* Connect and log in, no more; to this one of its host's addresses, or NULL. */
+weir_status my_dial(struct my_conn *conn, const char *address, weir_error *err);
 void        my_hang_up(struct my_conn *conn); /* close it without a byte */
+
+/* ---- login.c -------------------------------------------------------------------------- */
+
+weir_status my_login_begin(struct my_conn *conn, weir_error *err); /* may ask, and yield */
+const char *my_login_user(const struct my_conn *conn);
+const char *my_login_password(const struct my_conn *conn);
+void        my_login_forget(struct my_conn *conn); /* the library's copy of the password */
+void        my_login_end(struct my_conn *conn);
 
 /* ---- io.c ----------------------------------------------------------------------------- */
 
@@ -120,6 +131,7 @@ weir_status my_io_settle(struct my_conn *conn, weir_error *err); /* once it is c
 weir_status my_io_refuse_tls(weir_error *err); /* for a library that is not known */
 void        my_io_end(struct my_conn *conn); /* before the library closes it for good */
 void        my_io_watch(struct my_conn *conn); /* at the end of a lease */
+void        my_io_interrupt(struct my_conn *conn); /* cut it under its user */
 bool        my_io_is_quiet(struct my_conn *conn); /* no byte has come that was not read */
 void        my_io_library_hook(void);          /* once for the process */
 

@@ -624,6 +624,20 @@ static bool apply_settings(struct my_conn *conn)
            mysql_set_character_set(my, opts->charset) == 0;
 }
 
+static bool log_in_again(struct my_conn *conn)
+{
+    weir_error err;
+
+    if (my_login_begin(conn, &err) != WEIR_OK) {
+        my_cut(conn, WEIR_LOST, "%s", err.message);
+        return false;
+    }
+    bool done = !mysql_change_user(&conn->my, my_login_user(conn), my_login_password(conn),
+                                   conn->config->opts.database);
+    my_login_end(conn);
+    return done;
+}
+
 /*
  * mysql_reset_connection() leaves the database and the user as they are. Logging in anew
  * restores both, also "no database", which cannot be selected.
@@ -635,9 +649,7 @@ static bool reset_session(struct my_conn *conn)
     LIST                  *left = my->stmts;
     bool                   login = conn->new_user || (my->db && my->db[0] && !opts->database);
 
-    bool done = login ? !mysql_change_user(my, opts->user, opts->password, opts->database)
-                      : !mysql_reset_connection(my);
-    if (!done)
+    if (login ? !log_in_again(conn) : mysql_reset_connection(my))
         return false;
     /* They are detached now, and the server has forgotten them. */
     while (left) {
@@ -681,8 +693,8 @@ weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *e
 {
     clear_error(&conn->my); /* an old error must not be taken for one of the reset's */
     if (!put_right(conn, how))
-        return my_blame(conn, err) ? weir_error_set(err, WEIR_LOST, "%s", mysql_error(&conn->my))
-                                   : WEIR_LOST;
+        return my_blame(conn, err) ? WEIR_LOST
+                                   : weir_error_set(err, WEIR_LOST, "%s", mysql_error(&conn->my));
     forget_lease(conn);
     return WEIR_OK;
 }

@@ -74,6 +74,36 @@ static void what_is_missing_or_malformed_is_told(void **state)
     refused_with((weir_mongo_opts){ .api_version = "7" }, "mongodb://127.0.0.1/", "api_version");
 }
 
+/* Never asked: only settings are looked at. */
+static weir_status nobody(weir_credentials *credentials, void *arg, weir_error *err)
+{
+    (void)credentials;
+    (void)arg;
+    return weir_error_set(err, WEIR_FAILED, "not to be asked");
+}
+
+static void credentials_go_with_scram_alone_and_with_no_other_password(void **state)
+{
+    const weir_mongo_opts asked = { .credentials = nobody };
+
+    (void)state;
+    refused_with(asked, "mongodb://u:p@127.0.0.1/", "both a password");
+    refused_with(asked, "mongodb://u@127.0.0.1/?authMechanism=PLAIN", "authMechanism=PLAIN");
+    refused_with((weir_mongo_opts){ .credentials = nobody, .library_scram = true },
+                 "mongodb://u@127.0.0.1/", "library_scram");
+    refused_with((weir_mongo_opts){ .credentials_arg = "x" }, "mongodb://u:p@127.0.0.1/",
+                 "credentials_arg is given");
+
+    struct mo_config *config =
+        accepted_with(asked, "mongodb://u@127.0.0.1/?authMechanism=SCRAM-SHA-1&authSource=people");
+    assert_true(config->own_login);
+    assert_string_equal(config->user.name, "u");
+    assert_string_equal(config->user.source, "people");
+    assert_int_equal(config->user.mechanism, MO_SCRAM_SHA_1);
+    assert_null(mongoc_uri_get_username(config->uri)); /* or the library would log in, too */
+    mo_config_free(config);
+}
+
 static void a_password_shows_in_no_message(void **state)
 {
     (void)state;
@@ -249,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_would_block_is_refused_by_name),
         cmocka_unit_test(what_is_missing_or_malformed_is_told),
+        cmocka_unit_test(credentials_go_with_scram_alone_and_with_no_other_password),
         cmocka_unit_test(a_password_shows_in_no_message),
         cmocka_unit_test(defaults_are_filled_in),
         cmocka_unit_test(the_pools_options_and_the_uris_meet),

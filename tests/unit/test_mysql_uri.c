@@ -172,6 +172,14 @@ static void a_wrong_uri_is_refused_with_the_reason_and_without_its_password(void
     }
 }
 
+/* Never asked: only settings are looked at. */
+static weir_status nobody(weir_credentials *credentials, void *arg, weir_error *err)
+{
+    (void)credentials;
+    (void)arg;
+    return weir_error_set(err, WEIR_FAILED, "not to be asked");
+}
+
 /* ---- settings as a whole -------------------------------------------------------------- */
 
 static const struct {
@@ -200,6 +208,14 @@ static const struct {
     { { .uri = "mysql://u@127.0.0.1?charset=utf8%27" }, "charset must be", 0, NULL },
     { { .user = "u", .host = "127.0.0.1", .port = 70000 }, "port must be", 0, NULL },
     { { .user = "u", .host = "127.0.0.1", .tls = (weir_tls)9 }, "WEIR_TLS_", 0, NULL },
+    { { .uri = "mysql://127.0.0.1", .credentials = nobody }, NULL, WEIR_TLS_OFF,
+      "127.0.0.1:3306" },
+    { { .uri = "mysql://u:p@127.0.0.1", .credentials = nobody }, "both a password and credentials",
+      0, NULL },
+    { { .uri = "mysql://u:@127.0.0.1", .credentials = nobody }, "both a password and credentials",
+      0, NULL },
+    { { .uri = "mysql://u@127.0.0.1", .credentials_arg = "x" }, "credentials_arg is given", 0,
+      NULL },
 };
 
 static void settings_are_checked_before_anybody_needs_a_connection(void **state)

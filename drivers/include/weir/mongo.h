@@ -16,6 +16,7 @@
 #define WEIR_MONGO_H
 
 #include <mongoc/mongoc.h>
+#include <weir/credentials.h>
 #include <weir/pool.h>
 
 WEIR_BEGIN_DECLS
@@ -41,12 +42,24 @@ WEIR_BEGIN_DECLS
  * .pool that mean the same. Refused, each with what to do instead: GSSAPI and MONGODB-AWS,
  * whose libraries block the thread; loadBalanced; a negative socketTimeoutMS.
  *
+ * Credentials are asked for when a server is first used: for most clients in the connection's own
+ * coroutine, before it is lent; for a member that a client has met before and needs only later, as
+ * after a fail-over, in that of its holder, whose deadline counts then too.
+ *
+ * The files for TLS are read when the pool is made, and again after weir_pool_clear(), when the
+ * next client is opened. A host's name is looked up for each connection.
+ *
  * A client has a socket to every member of its replica set. Each is paid for in the budget
  * (weir/budget.h), while max_size counts clients. It counts as open once a server that the URI's
  * readPreference allows has answered a ping: by default there must be a primary.
  */
 typedef struct weir_mongo_opts {
     const char *uri;           /* (none: must be given) */
+
+    weir_credentials_fn credentials; /* asked at every login by SCRAM, instead of a password in
+                                        the URI, which may name the user: weir/credentials.h
+                                        (none) */
+    void       *credentials_arg;     /* what it gets */
 
     const char *tls_ca;        /* PEM file with the authorities to believe (the system's) */
     const char *tls_cert_key;  /* PEM file: our own certificate and its key, where asked for */

@@ -12,6 +12,7 @@
 #define WEIR_MYSQL_H
 
 #include <mysql.h>
+#include <weir/credentials.h>
 #include <weir/pool.h>
 
 WEIR_BEGIN_DECLS
@@ -36,6 +37,9 @@ typedef enum weir_tls {
  * multi_statements (0, 1). "localhost" means the Unix socket, as everywhere in MySQL;
  * write 127.0.0.1 for TCP.
  *
+ * A host's name is looked up, and the files for TLS are read, for each connection that is opened;
+ * so what has changed is in force for all of them after weir_pool_clear() and weir_pool_ready().
+ *
  * What WEIR_RESET_DIRTY (weir/pool.h) notices: open transactions, statements that failed,
  * variables, database, character set, temporary tables, PREPARE, LOCK TABLES, another user.
  *
@@ -52,8 +56,11 @@ typedef struct weir_mysql_opts {
     const char *host;      /* a name is looked up off the hub, and is what TLS verifies */
     const char *socket;    /* path of a Unix socket, instead of a host */
     unsigned    port;      /* (3306) */
-    const char *user;      /* (none: must be given) */
+    const char *user;      /* (none: must be given, here or by credentials) */
     const char *password;  /* never in a log or an error */
+    weir_credentials_fn credentials; /* asked at every login, instead of a password in here:
+                                        weir/credentials.h (none) */
+    void       *credentials_arg;     /* what it gets */
     const char *database;  /* (none) */
     const char *charset;   /* (utf8mb4) */
 

@@ -11,6 +11,7 @@
 #ifndef WEIR_DRIVER_H
 #define WEIR_DRIVER_H
 
+#include <weir/credentials.h>
 #include <weir/hub.h>
 #include <weir/pool.h>
 
@@ -127,9 +128,27 @@ WEIR_API weir_status weir_conn_pay(weir_conn *conn, unsigned count, weir_deadlin
 WEIR_API void     weir_conn_refund(weir_conn *conn, unsigned count);
 WEIR_API unsigned weir_conn_paid(const weir_conn *conn); /* how many it has */
 
+/** How often its pool had been cleared when the connection was begun: what a driver has read from
+    files for an earlier generation it reads again. */
+WEIR_API uint64_t weir_conn_generation(const weir_conn *conn);
+
 /** Where its present or last lease was taken, for messages; never NULL. */
 WEIR_API const char *weir_conn_site(const weir_conn *conn);
 WEIR_API uint64_t    weir_conn_id(const weir_conn *conn);
+
+/**
+ * Ask a callback for credentials (weir/credentials.h); `user`, which may be NULL, is what it finds
+ * in them.
+ *
+ * Yields:  as the callback does.
+ * Owner:   *out is yours, until weir_credentials_forget(); NULL after a failure.
+ * Returns: WEIR_OK, and there is a user's name; WEIR_CONNECT with the callback's words, or what is
+ *          wrong with its answer; WEIR_BUSY; WEIR_NOMEM.
+ */
+WEIR_API weir_status weir_credentials_ask(weir_credentials_fn fn, void *arg, const char *user,
+                                          weir_deadline deadline, weir_credentials **out,
+                                          weir_error *err) WEIR_MUST_CHECK;
+WEIR_API void weir_credentials_forget(weir_credentials *credentials); /* wiped; NULL is fine */
 
 WEIR_END_DECLS
 
