@@ -111,6 +111,7 @@ struct weir_pool {
     unsigned    waiting;
     unsigned    stuck;   /* connections whose holders wait in our queue */
     struct list closers; /* who waits for the last connection to go */
+    unsigned    held;    /* by its driver, which is at something: it goes then, too */
 
     struct budget_share share;
     weir_alarm          sweep;  /* the next look at idle connections: upkeep.c */

@@ -220,7 +220,7 @@ weir_status weir_pool_resize(weir_pool *pool, unsigned max_size, weir_error *err
 
 static bool is_empty(const weir_pool *pool)
 {
-    return !pool_total(pool) && !pool->count[CONN_CLOSING];
+    return !pool_total(pool) && !pool->count[CONN_CLOSING] && !pool->held;
 }
 
 /* Somebody who waits for the last connection to go. */
@@ -235,6 +235,17 @@ void pool_gone_check(weir_pool *pool)
         weir_wake(LIST_OF(node, struct closer, link)->waker);
     if (pool->freed && is_empty(pool) && list_empty(&pool->closers))
         pool_free_for_good(pool);
+}
+
+void weir_pool_hold(weir_pool *pool)
+{
+    pool->held++;
+}
+
+void weir_pool_let_go(weir_pool *pool)
+{
+    pool->held--;
+    pool_gone_check(pool);
 }
 
 /* Until another connection has gone. */
@@ -339,7 +350,7 @@ static void wait_for_the_rest(weir_pool *pool)
 
     WEIR_SHIELD(WEIR_FOREVER);
     while (status == WEIR_OK &&
-           pool_total(pool) + pool->count[CONN_CLOSING] > pool->count[CONN_IN_USE])
+           pool_total(pool) + pool->count[CONN_CLOSING] + pool->held > pool->count[CONN_IN_USE])
         status = wait_for_one_less(pool, WEIR_FOREVER);
 }
 

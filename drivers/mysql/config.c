@@ -225,6 +225,7 @@ weir_status my_config_new(const weir_mysql_opts *opts, struct my_config **out, w
     config = calloc(1, sizeof *config);
     if (!config)
         return weir_error_set(err, WEIR_NOMEM, "no memory for the pool's settings");
+    list_init(&config->kills);
     status = copy_texts(opts, &config->opts)
                  ? fill_and_check(config, err)
                  : weir_error_set(err, WEIR_NOMEM, "no memory for the pool's settings");

@@ -137,6 +137,7 @@ static weir_status attempt(struct my_conn *conn, const char *address, weir_error
 
     if (!begin_attempt(conn))
         return weir_error_set(err, WEIR_NOMEM, "no memory for a connection");
+    snprintf(conn->address, sizeof conn->address, "%s", address ? address : "");
     if (opts->multi_statements)
         flags |= CLIENT_MULTI_STATEMENTS;
     int wait = mysql_real_connect_start(&done, &conn->my, address, my_login_user(conn),

@@ -24,10 +24,16 @@ static void free_statements(LIST *left)
     }
 }
 
-static bool can_be_polite(struct my_conn *conn)
+/* A statement was sent whose answer has not been read to its end. */
+static bool is_at_work(const struct my_conn *conn)
 {
-    return !conn->cut.status && !conn->lost && !conn->closed && !conn->due &&
-           conn->my.net.pvio && conn->my.status == MYSQL_STATUS_READY;
+    return conn->due || conn->my.status != MYSQL_STATUS_READY;
+}
+
+static bool can_be_polite(const struct my_conn *conn)
+{
+    return !conn->cut.status && !conn->lost && !conn->closed && conn->my.net.pvio &&
+           !is_at_work(conn);
 }
 
 /* The connection first, its statements then: they are detached by that, and cost no packet. */
@@ -38,6 +44,8 @@ static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadlin
 
     if (!conn->made)
         return;
+    if (how == WEIR_ABRUPT && !conn->lost && !conn->cut.status && is_at_work(conn))
+        (void)my_kill_order(conn); /* what a lease leaves unread may be far from its end */
     conn->ours = true;
     conn->limit = deadline;
     if (how == WEIR_POLITE && can_be_polite(conn)) {

@@ -124,16 +124,20 @@ void my_cut(struct my_conn *conn, weir_status status, const char *fmt, ...)
 
 WEIR_COLD static void cut_by_wait(struct my_conn *conn, weir_status status, const char *what)
 {
+    bool        late = status == WEIR_CANCELED || status == WEIR_TIMEOUT;
+    const char *also = late && !conn->cut.status && my_kill_order(conn)
+                           ? "; the server is told to end it" : "";
+
     switch (status) {
     case WEIR_CANCELED:
-        my_cut(conn, status, "cancelled while %s", what);
+        my_cut(conn, status, "cancelled while %s%s", what, also);
         break;
     case WEIR_TIMEOUT:
         if (weir_check() == WEIR_TIMEOUT || weir_in_ms(0).at_ns >= conn->limit.at_ns)
-            my_cut(conn, status, "the deadline passed while %s", what);
+            my_cut(conn, status, "the deadline passed while %s%s", what, also);
         else
-            my_cut(conn, status, "the server was silent for query_timeout_ms (%lld) while %s",
-                   (long long)(conn->silence_ns / 1000000), what);
+            my_cut(conn, status, "the server was silent for query_timeout_ms (%lld) while %s%s",
+                   (long long)(conn->silence_ns / 1000000), what, also);
         break;
     default:
         my_cut(conn, WEIR_LOST, "%s while %s", weir_status_name(status), what);

@@ -17,6 +17,7 @@
 #define MYSQL_INTERNAL_H
 
 #include "hot.h"
+#include "list.h"
 
 #include <mysql.h>
 
@@ -26,11 +27,18 @@
 #include <weir/driver.h>
 #include <weir/mysql.h>
 
+enum { MY_ADDRESS = 72 }; /* room for a numeric one, with the name of an interface */
+
 /* What a pool connects with: merged from the options and the URI, checked, nothing missing. */
 struct my_config {
     weir_mysql_opts opts;      /* the strings in it are ours */
     weir_tls        tls;       /* never WEIR_TLS_DEFAULT */
     char            target[128]; /* "host:port" or the socket's path, for messages */
+
+    /* connections that the server shall end: kill.c */
+    struct list kills;
+    unsigned    kill_count;
+    weir_pool  *killing;       /* the killer is at it, and holds this pool; else NULL */
 };
 
 /* Why we ended a connection ourselves; OK: we did not. */
@@ -44,6 +52,7 @@ struct my_conn {
     MYSQL                   my; /* the user's handle; embedded: mysql_close() does not free it */
     const struct my_config *config;
     weir_credentials       *identity; /* of a callback, while it logs in: login.c */
+    char                    address[MY_ADDRESS]; /* the server's; "" by a Unix socket */
 
     /* its socket: io.c */
     int           fd;         /* -1: none, or the library holds it plainly */
@@ -79,6 +88,8 @@ struct my_conn {
     bool          new_option;  /* mysql_set_server_option() was called */
     bool          tracks;      /* the server reports changes of the session's state */
     bool          intruded;    /* an intruder's error stands in the handle */
+    bool          doomed;      /* the server is told to end it: kill.c */
+    uint64_t      server;      /* which server it is, for that; 0: it does not say */
     weir_status   withheld;    /* why the last command was not even tried to be sent; OK: it was */
     unsigned      due;         /* replies asked for and not read */
     unsigned      base_status; /* server_status of a session as it is lent */
@@ -167,6 +178,11 @@ void my_tls_forget_errors(void);
 weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *err);
 weir_condition my_session_condition(struct my_conn *conn, weir_reset how);
 weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *err);
+
+/* ---- kill.c --------------------------------------------------------------------------- */
+
+bool my_kill_meet(struct my_conn *conn);  /* ask the server who it is; false: it does not say */
+bool my_kill_order(struct my_conn *conn); /* have it end there, where the pool wants that */
 
 /* ---- blame.c -------------------------------------------------------------------------- */
 

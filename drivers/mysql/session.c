@@ -511,6 +511,9 @@ weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *e
         mysql_set_local_infile_default(my);
     if (how == WEIR_RESET_DIRTY && my->methods == &ours)
         conn->tracks = statements(conn, (const char *[]){ "SET " TRACKING }, 1);
+    if (conn->config->opts.kill_cut && !my_kill_meet(conn))
+        LOG(WEIR_LOG_WARN, "%s does not say which server it is: statements that are cut go on "
+            "there, in spite of kill_cut: %s", conn->config->target, mysql_error(my));
     /* A server that does not know the variables is reset after each lease instead. */
     if (mysql_errno(my) && !my_is_server_error(mysql_errno(my)))
         return my_blame_connect(conn, err);

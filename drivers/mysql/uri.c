@@ -166,12 +166,15 @@ static weir_status set_option(weir_mysql_opts *into, struct span pair, weir_erro
         return set_flag(&into->local_infile, pair, "local_infile", err);
     if (is(name, "multi_statements"))
         return set_flag(&into->multi_statements, pair, "multi_statements", err);
+    if (is(name, "kill_cut"))
+        return set_flag(&into->kill_cut, pair, "kill_cut", err);
     if (!has_value)
         return weir_error_set(err, WEIR_USAGE,
                               "after '?' the URI has something that is not option=value");
     return weir_error_set(err, WEIR_USAGE,
                           "the URI has an unknown option '%.*s'; there are socket, tls, tls_ca, "
-                          "tls_cert, tls_key, tls_name, charset, local_infile, multi_statements",
+                          "tls_cert, tls_key, tls_name, charset, local_infile, "
+                          "multi_statements, kill_cut",
                           (int)(name.size < NAME_SHOWN ? name.size : NAME_SHOWN), name.at);
 }
 

@@ -59,6 +59,7 @@ static const struct {
     { "mysql://h?local_infile=1&multi_statements=1",
       { .host = "h", .local_infile = true, .multi_statements = true } },
     { "mysql://h?local_infile=0&multi_statements=0", { .host = "h" } },
+    { "mysql://h?kill_cut=1", { .host = "h", .kill_cut = true } },
     { "mysql://h?charset=a=b", { .host = "h", .charset = "a=b" } },
     { "mysql://h?", { .host = "h" } },
 };
@@ -79,6 +80,7 @@ static void compare(const char *uri, const weir_mysql_opts *got, const weir_mysq
     assert_int_equal(got->tls, expected->tls);
     assert_int_equal(got->local_infile, expected->local_infile);
     assert_int_equal(got->multi_statements, expected->multi_statements);
+    assert_int_equal(got->kill_cut, expected->kill_cut);
 }
 
 static void a_uri_says_what_it_says(void **state)

@@ -76,6 +76,44 @@ SCENE(a_connection_in_use_is_closed_when_it_is_given_back, .max_size = 2)
     expect_drained(stage);
 }
 
+static weir_status let_go_later(void *arg)
+{
+    struct scene *stage = arg;
+
+    (void)weir_sleep(weir_in_ms(70));
+    weir_pool_let_go(stage->pool);
+    return WEIR_OK;
+}
+
+SCENE(what_a_driver_is_at_is_waited_for, .max_size = 2)
+{
+    scene_call(stage, (struct caller){ 0 });
+    scene_wait(stage, 50);
+    int64_t start = world_now_ms();
+    weir_pool_hold(stage->pool);
+    scene_spawn(stage, let_go_later, stage);
+    EXPECT_STATUS(weir_pool_close(stage->pool, weir_in_ms(30)), WEIR_TIMEOUT);
+    EXPECT_INT(stage->fake.closed, 1);
+    EXPECT_STATUS(weir_pool_close(stage->pool, WEIR_FOREVER), WEIR_OK);
+    EXPECT_INT(world_now_ms() - start, 70);
+    expect_drained(stage);
+}
+
+SCENE(a_pool_is_freed_when_its_driver_has_let_go, .max_size = 2)
+{
+    struct fake fake = { 0 };
+
+    fake_init(&fake);
+    weir_pool *pool = scene_pool(&fake, (weir_pool_opts){ 0 });
+    struct scene other = { .pool = pool };
+    int64_t start = world_now_ms();
+    weir_pool_hold(pool);
+    scene_spawn(stage, let_go_later, &other);
+    weir_pool_free(pool);
+    EXPECT_INT(world_now_ms() - start, 70);
+    EXPECT_INT(fake.configs_freed, 1);
+}
+
 SCENE(a_close_that_runs_out_of_time_goes_on_and_can_be_waited_for_again, .max_size = 2)
 {
     scene_call(stage, (struct caller){ .hold_ms = 100 });
@@ -392,6 +430,8 @@ int main(void)
         cmocka_unit_test(closing_an_empty_pool_is_done_at_once),
         cmocka_unit_test(idle_connections_are_closed_politely_and_waited_for),
         cmocka_unit_test(a_connection_in_use_is_closed_when_it_is_given_back),
+        cmocka_unit_test(what_a_driver_is_at_is_waited_for),
+        cmocka_unit_test(a_pool_is_freed_when_its_driver_has_let_go),
         cmocka_unit_test(a_close_that_runs_out_of_time_goes_on_and_can_be_waited_for_again),
         cmocka_unit_test(waiters_are_told_that_the_pool_closed),
         cmocka_unit_test(a_connect_under_way_is_cut),

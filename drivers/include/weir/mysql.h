@@ -34,8 +34,8 @@ typedef enum weir_tls {
  *
  * Percent-escapes are decoded; an IPv6 address stands in brackets. After '?': socket, tls
  * (off, encrypt, verify), tls_ca, tls_cert, tls_key, tls_name, charset, local_infile (0, 1),
- * multi_statements (0, 1). "localhost" means the Unix socket, as everywhere in MySQL;
- * write 127.0.0.1 for TCP.
+ * multi_statements (0, 1), kill_cut (0, 1). "localhost" means the Unix socket, as everywhere in
+ * MySQL; write 127.0.0.1 for TCP.
  *
  * A host's name is looked up, and the files for TLS are read, for each connection that is opened;
  * so what has changed is in force for all of them after weir_pool_clear() and weir_pool_ready().
@@ -73,6 +73,7 @@ typedef struct weir_mysql_opts {
     bool local_infile;     /* allow LOAD DATA LOCAL: the server may then ask for any file we can
                               read (off) */
     bool multi_statements; /* allow several statements in one mysql_query() (off) */
+    bool kill_cut;         /* have the server end what was cut: see weir_mysql() (off) */
 
     weir_pool_opts pool;
 } weir_mysql_opts;
@@ -99,6 +100,16 @@ WEIR_API weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool 
  * prepared anew, or prepared and executed in one call, which the library sends as several commands).
  * So a transaction whose COMMIT comes too late is rolled back when the lease ends. A statement that
  * is cut while it waits for its answer has the outcome UNKNOWN, and its connection is closed.
+ *
+ * The server knows nothing of that, and goes on: with its work, its locks, its memory. With
+ * `kill_cut` it is told KILL CONNECTION for what a deadline, a cancel or query_timeout_ms has cut,
+ * and for what a lease that ends leaves unread. That is done in the background, over one more
+ * connection (at a time, paid for in the budget, made like all others), within 3 s, for which
+ * weir_pool_close() waits; a warning is logged where it did not succeed. Each connection asks
+ * the server for its name when it is opened: another one behind the same address is not told. The
+ * outcome stays UNKNOWN, since the statement may have been done before. A statement with a limit
+ * of its own (MariaDB: SET STATEMENT max_statement_time = 0.5 FOR SELECT ...) ends even where no
+ * connection can be made any more.
  *
  * Owner:   borrowed; valid as long as the lease. mysql_close() on it ends the connection but
  *          frees nothing. Statements still open when the lease ends are closed and freed with

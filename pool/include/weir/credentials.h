@@ -34,6 +34,8 @@ typedef struct weir_credentials {
  * into weir_offload(). What is left of the pool's connect_timeout_ms is its WEIR_DEADLINE, and
  * the pool's end cancels it. It must not use the pool it is asked for.
  *
+ * `arg` is used until weir_pool_free() has returned.
+ *
  * Returns: WEIR_OK; WEIR_BUSY where this process is out of descriptors: it is asked again once
  *          one is free. Anything else fails the attempt to connect: callers of weir_acquire() get
  *          WEIR_CONNECT with the words of *err, so put no password there. The pool tries again

@@ -128,6 +128,14 @@ WEIR_API weir_status weir_conn_pay(weir_conn *conn, unsigned count, weir_deadlin
 WEIR_API void     weir_conn_refund(weir_conn *conn, unsigned count);
 WEIR_API unsigned weir_conn_paid(const weir_conn *conn); /* how many it has */
 
+/**
+ * Have the pool live on, and whoever closes or frees it wait, until weir_pool_let_go(): for what a
+ * driver does beside the connections, in a coroutine of its own, with its config. It must come
+ * to an end by itself. Counted; does not yield.
+ */
+WEIR_API void weir_pool_hold(weir_pool *pool);
+WEIR_API void weir_pool_let_go(weir_pool *pool); /* the pool may be gone on return */
+
 /** How often its pool had been cleared when the connection was begun: what a driver has read from
     files for an earlier generation it reads again. */
 WEIR_API uint64_t weir_conn_generation(const weir_conn *conn);
