@@ -174,6 +174,14 @@ static void a_callback_names_the_user_where_the_uri_does_not(void **state)
             (weir_pool_opts){ 0 });
 }
 
+static void a_password_that_weir_cannot_prepare_is_told(void **state)
+{
+    (void)state;
+    hear_of((struct hearing){ .vault = { .password = "p\xc3\xa4sswort" }, .user = USER,
+                              .wanted = WEIR_CONNECT, .asked = 1, .words = "use ASCII alone" },
+            (weir_pool_opts){ 0 });
+}
+
 /* A member that was of no use until now is logged in to when it is: by its user, for it is his call
    that waits for it. */
 static weir_status follow_the_primary(struct mongo_scene *me)
@@ -619,6 +627,7 @@ int main(int argc, char **argv)
         LAB_TCP(a_callback_that_takes_too_long_ends_with_the_connect_timeout),
         LAB_TCP(a_callback_without_descriptors_is_asked_again),
         LAB_TCP(a_callback_names_the_user_where_the_uri_does_not),
+        LAB_TCP(a_password_that_weir_cannot_prepare_is_told),
         LAB_TCP(a_member_needed_later_is_logged_in_to_with_what_is_valid_then),
         LAB_TCP(a_password_is_nowhere_in_memory_once_it_was_used),
         LAB_TCP(a_password_that_was_refused_is_nowhere_in_memory),

@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <lab.h>
+#include <relay.h>
 #include <vault.h>
 
 #include <stdio.h>
@@ -46,6 +47,7 @@ struct victim {
     const struct lab_way *way;
     weir_mysql_opts       opts;
     weir_pool            *pool;
+    struct relay         *relay; /* in between, where there is one */
     enum how              how;
     const char           *word, *sql;
     weir_status           status;
@@ -426,6 +428,61 @@ static void another_server_at_the_same_address_is_left_alone(void **state)
     lab_run(cut_behind_a_balancer, &me);
 }
 
+/* ---- a server that was restarted ----------------------------------------------------- */
+
+enum { CHUNKS = 40 };
+
+/* It is the same one, and counts its connections from the beginning: whoever has the number of
+   the one that was cut is not meant. The client does not hear of its end, since the relay sleeps on
+   that connection, which has seen many chunks. */
+static weir_status cut_before_restart(void *arg)
+{
+    struct victim *me = arg;
+    weir_error     err;
+    weir_lease    *lease = NULL;
+    weir_autoptr(weir_pool) pool = NULL;
+    weir_autoptr(weir_group) group = NULL;
+
+    for (int i = 0; i < CHUNKS; i++) /* so that its number is a high one */
+        lab_equal(admin_do("DO 1"), 0);
+    if (lab_pool_new(&me->opts, &pool))
+        return WEIR_FAILED;
+    me->pool = pool;
+    lab_need_ok(weir_acquire(pool, lab_patience(5000), &lease, &err), &err);
+    for (int i = 0; i < CHUNKS; i++)
+        lab_equal(sql_do(weir_mysql(lease), "DO 1"), 0);
+    lab_equal(weir_release(lease), WEIR_OK);
+
+    lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+    weir_task *task = weir_spawn(group, be_cut, me);
+    (void)weir_sleep(lab_patience(150));
+    relay_set(me->relay, &(struct relay_faults){ .stall_after = CHUNKS });
+    (void)weir_sleep(lab_patience(20));
+    private_server_kill();
+    lab_need(private_server_restart());
+    weir_cancel(task);
+    lab_equal(weir_group_wait(group, lab_patience(3000)), WEIR_OK);
+    lab_equal(me->status, WEIR_CANCELED);
+    lab_pool_end(&pool);
+    lab_equal(lab_logged("may go on"), 1);
+    lab_equal(lab_logged("the server was restarted since"), 1);
+    return WEIR_OK;
+}
+
+static void nothing_is_killed_on_a_server_that_was_restarted_since(void **state)
+{
+    struct victim me = { .how = CANCELED, .opts = lab_opts(*state), .word = "cut_restart",
+                         .sql = "SELECT SLEEP(30) /* cut_restart */" };
+
+    me.relay = relay_start(private_server()->port, &(struct relay_faults){ 0 });
+    assert_non_null(me.relay);
+    me.opts.port = relay_port(me.relay);
+    me.opts.kill_cut = true;
+    me.opts.pool.max_size = 1;
+    lab_run(cut_before_restart, &me);
+    relay_stop(me.relay);
+}
+
 /* ---- a server that lets nobody in ---------------------------------------------------- */
 
 static weir_status cut_at_a_full_server(void *arg)
@@ -489,6 +546,7 @@ int main(int argc, char **argv)
         LAB_PLAIN_AND_TLS(many_are_ended_over_one_connection_at_a_time),
         LAB_TCP(it_is_paid_for_in_the_budget),
         LAB_TCP_THEN(another_server_at_the_same_address_is_left_alone, put_server_back),
+        LAB_TCP(nothing_is_killed_on_a_server_that_was_restarted_since),
         LAB_TCP_THEN(a_server_that_is_full_is_asked_again_until_it_lets_us_in, open_server_again),
     };
     return lab_main(argc, argv, tests);

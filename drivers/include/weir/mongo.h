@@ -47,7 +47,8 @@ WEIR_BEGIN_DECLS
  * after a fail-over, in that of its holder, whose deadline counts then too.
  *
  * The files for TLS are read when the pool is made, and again after weir_pool_clear(), when the
- * next client is opened. A host's name is looked up for each connection.
+ * next client is opened. A host's name is looked up for each connection, a name of mongodb+srv once,
+ * for the first client.
  *
  * A client has a socket to every member of its replica set. Each is paid for in the budget
  * (weir/budget.h), while max_size counts clients. It counts as open once a server that the URI's
@@ -81,7 +82,7 @@ typedef struct weir_mongo_opts {
 
 /**
  * Make a pool. Nothing is opened yet (but see min_idle): a server that is down is reported by
- * the first weir_acquire(). Names, SRV records too, are looked up when a client is opened.
+ * the first weir_acquire(). Names, SRV records too, are not looked up before that.
  *
  * Yields:  with TLS, while a thread reads the authorities' files (some 50 ms for the system's);
  *          outside of a coroutine it blocks for that long.
