@@ -8,7 +8,9 @@
  * tried in between. The library keeps a copy in its handle, to reconnect with, which it never
  * does here: that is wiped too, or a rotated password would stay in memory as long as its
  * connections. Where a login fails the library frees the copy as it is; but it closes the socket
- * before that, which goes through our hands (own_close() in io.c).
+ * before that, which goes through our hands (own_close() in io.c). Not through them go a connection
+ * held plainly that is refused, and a session that cannot log in anew: those copies are freed as
+ * they are.
  */
 #include "mysql_internal.h"
 

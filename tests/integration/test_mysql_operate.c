@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <lab.h>
 #include <memory_search.h>
+#include <mysql_internal.h>
 #include <under_valgrind.h>
 #include <vault.h>
 
@@ -446,6 +447,13 @@ static void a_query_that_is_cut_off_fails_at_once_as_lost(void **state)
     assert_non_null(strstr(me.err.message, "cleared"));
 }
 
+/* With a library that is not quite the one we know. There is no way back: it comes last. */
+static void a_query_on_a_connection_held_plainly_is_cut_off_too(void **state)
+{
+    my_library_doubt("a test says so");
+    a_query_that_is_cut_off_fails_at_once_as_lost(state);
+}
+
 static void rows_that_are_cut_off_fail_at_once_as_lost(void **state)
 {
     struct holder me = { .way = *state, .fetches = true };
@@ -621,6 +629,7 @@ int main(int argc, char **argv)
         { "certificates_are_read_again_after_a_clear (tls)",
           certificates_are_read_again_after_a_clear, lab_setup, put_files_back,
           (void *)&lab_tls },
+        LAB_TCP(a_query_on_a_connection_held_plainly_is_cut_off_too),
     };
     return lab_main(argc, argv, tests);
 }
