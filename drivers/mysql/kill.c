@@ -127,13 +127,16 @@ static weir_status be_there(struct side *side, const struct kill *kill, weir_err
     if (side->conn && strcmp(side->conn->address, kill->address) != 0)
         leave(side, WEIR_POLITE);
     for (;;) {
-        weir_status status = side->conn ? WEIR_OK : go_there(side, kill, why);
+        weir_error  now = { 0 };
+        weir_status status = side->conn ? WEIR_OK : go_there(side, kill, &now);
         if (status == WEIR_OK && side->conn->server == kill->server)
             return WEIR_OK;
         if (status == WEIR_OK) {
-            status = weir_error_set(why, WEIR_CONNECT, "another server answers there now");
+            status = weir_error_set(&now, WEIR_CONNECT, "another server answers there now");
             leave(side, WEIR_POLITE);
         }
+        if (!why->message[0] || weir_check() == WEIR_OK)
+            *why = now; /* that the time is over tells less than what went wrong before */
         if (status == WEIR_USAGE || status == WEIR_NOMEM ||
             weir_sleep(weir_in_ms(AGAIN_MS)) != WEIR_OK)
             return status;
