@@ -9,6 +9,7 @@
 #include "hub.h"
 #include "log.h"
 #include "park.h"
+#include "patch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -245,6 +246,64 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
     if (ready && status == WEIR_OK)
         *ready = slot->ready & events;
     stop_waiting(hub, fd, slot, task);
+    return status;
+}
+
+/* ---- waiting for any of several ------------------------------------------------------ */
+
+static int events_of(const struct pollfd *polled)
+{
+    return polled->fd < 0 ? 0
+                          : (polled->events & (POLLIN | POLLRDNORM) ? WEIR_READ : 0) |
+                                (polled->events & (POLLOUT | POLLWRNORM) ? WEIR_WRITE : 0);
+}
+
+/* *ready: it is a file, for which nobody can wait. One may be there twice. */
+static weir_status wait_also(weir_hub *hub, weir_task *task, const struct pollfd *polled,
+                             bool *ready)
+{
+    int events = events_of(polled), fd = polled->fd;
+
+    if (!events)
+        return WEIR_OK;
+    if (fd >= FD_CHUNK * FD_CHUNKS)
+        return WEIR_USAGE;
+    struct fd_slot *slot = slot_of(hub, fd);
+    if (!slot)
+        return WEIR_NOMEM;
+    if ((events & WEIR_READ) && slot->reader && slot->reader != task)
+        return say_busy(fd, "read", slot->reader);
+    if ((events & WEIR_WRITE) && slot->writer && slot->writer != task)
+        return say_busy(fd, "write", slot->writer);
+    if (events & WEIR_READ)
+        slot->reader = task;
+    if (events & WEIR_WRITE)
+        slot->writer = task;
+    int errnum = apply(hub, fd, slot);
+    *ready |= errnum == EPERM;
+    return errnum == 0 || errnum == EPERM ? WEIR_OK : status_of(errnum);
+}
+
+/* The task stands in all the slots, and whichever is ready first wakes it. */
+weir_status fds_wait(const struct pollfd *fds, size_t count, weir_deadline deadline)
+{
+    weir_task  *task = task_here();
+    weir_hub   *hub = task->hub;
+    weir_status status = WEIR_OK;
+    bool        ready = false;
+
+    park_begin(task);
+    for (size_t i = 0; i < count && status == WEIR_OK && !ready; i++)
+        status = wait_also(hub, task, &fds[i], &ready);
+    if (status == WEIR_OK && ready)
+        weir_spend(WEIR_IO_UNITS);
+    else if (status == WEIR_OK)
+        status = park_until(task, deadline, "one of several descriptors");
+    for (size_t i = 0; i < count; i++) {
+        struct fd_slot *slot = slot_if_any(hub, fds[i].fd);
+        if (slot)
+            stop_waiting(hub, fds[i].fd, slot, task);
+    }
     return status;
 }
 

@@ -13,6 +13,7 @@
 #include "hub.h"
 #include "log.h"
 #include "offload.h"
+#include "patch.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -111,6 +112,7 @@ static void before_fork(void)
     hubs_lock();
     crews_hold();
     remote_events_hold();
+    patch_hold();
     log_hold();
     atomic_store(&held, true);
 }
@@ -118,6 +120,7 @@ static void before_fork(void)
 static void let_go(void)
 {
     log_let_go();
+    patch_let_go();
     remote_events_let_go();
     crews_let_go();
     hubs_unlock();
@@ -137,6 +140,7 @@ static void in_child(void)
         return;
     let_go();
     crews_forked();
+    seats_forked();
     watchdog_forked();
     hubs_forked(mine);
     if (mine)
