@@ -24,18 +24,10 @@ static int connect_now(int fd, const struct sockaddr *address, socklen_t length,
     return result;
 }
 
-/* How the attempt ended. */
-static int outcome_of(int fd)
-{
-    int       errnum = 0;
-    socklen_t size = sizeof errnum;
-
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &size) != 0)
-        return -1;
-    errno = errnum;
-    return errnum ? -1 : 0;
-}
-
+/*
+ * Who was told to come back asks again: it is that second call that tells how it ended, and that
+ * leaves the socket as a blocking one would (connect(2) on it says EISCONN then).
+ */
 static int connect_in(struct call *call, int fd, const struct sockaddr *address, socklen_t length)
 {
     int flags;
@@ -47,7 +39,9 @@ static int connect_in(struct call *call, int fd, const struct sockaddr *address,
             return -1;
         if (errno == EINPROGRESS || errno == EALREADY) {
             call->late = EINPROGRESS; /* socket(7), SO_SNDTIMEO */
-            return call_wait_fd(call, fd, WEIR_WRITE) ? outcome_of(fd) : -1;
+            if (!call_wait_fd(call, fd, WEIR_WRITE))
+                return -1;
+            continue;
         }
         /* A Unix socket whose queue of connections is full has nothing to wait for: connect(2). */
         if (errno != EAGAIN || address->sa_family != AF_UNIX)
