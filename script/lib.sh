@@ -27,9 +27,9 @@ die()
 
 # shellcheck disable=SC2034  # read by the scripts
 packages_build=(gcc g++ cmake ninja-build pkg-config libev-dev libboost-context-dev
-    libmariadb-dev libmongoc-dev libbson-dev libssl-dev libcmocka-dev)
+    libmariadb-dev libmongoc-dev libbson-dev libssl-dev libcmocka-dev libhiredis-dev)
 # shellcheck disable=SC2034
-packages_server=(mariadb-server mariadb-client openssl)
+packages_server=(mariadb-server mariadb-client openssl redis-server)
 # Debian has no MongoDB server: see can_have_mongo().
 
 as_root()
@@ -58,9 +58,11 @@ apt()
 # there before is left as it is.
 install_quietly()
 {
-    local policy=/usr/sbin/policy-rc.d ours=no status=0
+    local policy=/usr/sbin/policy-rc.d ours=no status=0 services=()
 
-    if [[ " $* " == *' mariadb-server '* && ! -e $policy ]]; then
+    [[ " $* " != *' mariadb-server '* ]] || services+=(mariadb.service)
+    [[ " $* " != *' redis-server '* ]] || services+=(redis-server.service)
+    if ((${#services[@]})) && [[ ! -e $policy ]]; then
         ours=yes
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
@@ -69,7 +71,7 @@ install_quietly()
     if [[ $ours == yes ]]; then
         as_root rm -f "$policy"
         if command -v systemctl >/dev/null; then
-            as_root systemctl disable mariadb.service >&2 || true
+            as_root systemctl disable "${services[@]}" >&2 || true
         fi
     fi
     return "$status"
