@@ -27,9 +27,12 @@ die()
 
 # shellcheck disable=SC2034  # read by the scripts
 packages_build=(gcc g++ cmake ninja-build pkg-config libev-dev libboost-context-dev
-    libmariadb-dev libmongoc-dev libbson-dev libssl-dev libcmocka-dev libhiredis-dev)
+    libmariadb-dev libmongoc-dev libbson-dev libssl-dev libcmocka-dev)
 # shellcheck disable=SC2034
-packages_server=(mariadb-server mariadb-client openssl redis-server)
+packages_server=(mariadb-server mariadb-client openssl)
+# For the tests only: somebody else's client library, which is patched, and its server.
+# shellcheck disable=SC2034
+packages_patch=(libhiredis-dev redis-server)
 # Debian has no MongoDB server: see can_have_mongo().
 
 as_root()
