@@ -20,7 +20,6 @@
 #include "patch.h"
 
 #include <dlfcn.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,14 +56,21 @@ static bool fits(const char *full, const char *name)
     return strncmp(full, name, length) == 0 && (full[length] == '\0' || full[length] == '.');
 }
 
+static bool is_same_file(const char *path, const char *other)
+{
+    char *one = realpath(path, NULL), *two = realpath(other, NULL);
+    bool  same = one && two && strcmp(one, two) == 0;
+
+    free(one);
+    free(two);
+    return same;
+}
+
 static bool is_called(const char *path, const char *soname, const char *name)
 {
-    char real[PATH_MAX], wanted[PATH_MAX];
-
     if (!strchr(name, '/'))
         return fits(elf_basename(path), name) || fits(soname, name);
-    return strcmp(path, name) == 0 ||
-           (realpath(path, real) && realpath(name, wanted) && strcmp(real, wanted) == 0);
+    return strcmp(path, name) == 0 || is_same_file(path, name);
 }
 
 /* One that is patched. Under the lock. */

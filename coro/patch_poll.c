@@ -15,7 +15,10 @@
 #include <string.h>
 #include <sys/time.h>
 
-enum { LOOK_MS = 20, VAIN_MS = 1 };
+enum {
+    LOOK_MS = 20, /* fifty looks a second cost nothing, and who asks for POLLPRI can wait for one */
+    VAIN_MS = 1   /* after the hub said ready and the kernel did not */
+};
 
 struct poll_call {
     struct call     call;

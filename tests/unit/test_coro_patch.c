@@ -6,9 +6,12 @@
 #include "patch/patch_unit.h"
 
 #include "elf_image.h"
+#include "pages.h"
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <weir/process.h>
 
@@ -418,7 +421,8 @@ static void a_library_with_weir_in_it_is_refused(void **state)
     (void)state;
     assert_non_null(patch_from_inside);
     assert_int_equal(patch_from_inside(PATCH_WEIR_IS_IN, &err), WEIR_USAGE);
-    assert_non_null(strstr(err.message, "weir is"));
+    assert_true(strstr(err.message, "weir is linked into it") ||
+                strstr(err.message, "it is weir itself"));
 }
 
 /* It may be there already, linked with this program; else it is loaded, where there is one. */
@@ -532,6 +536,80 @@ static void relocations_of_both_machines_are_known(void **state)
     assert_int_equal(elf_use_of(183, 257), ELF_POINTER);
     assert_int_equal(elf_use_of(183, 1024), ELF_STRANGE);
     assert_int_equal(elf_use_of(40, 22), ELF_STRANGE);
+}
+
+/* ---- all or nothing ----------------------------------------------------------------- */
+
+/* No descriptor can be had until it is given back. */
+static struct rlimit no_descriptors(void)
+{
+    struct rlimit before, none;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    return before;
+}
+
+static void without_a_descriptor_nothing_is_changed(void **state)
+{
+    static unsigned char data[2][65536];
+    weir_error           err = { 0 };
+
+    (void)state;
+    tell_story(client_of(files[0]), 100);
+    size_t        size = copy_data(files[0], data[0], sizeof data[0]);
+    struct rlimit before = no_descriptors();
+    weir_status   patched = weir_patch(files[0], &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(patched, WEIR_FAILED);
+    assert_int_equal(err.native, EMFILE);
+    assert_non_null(strstr(err.message, "/proc/self/maps"));
+    copy_data(files[0], data[1], sizeof data[1]);
+    assert_memory_equal(data[0], data[1], size);
+    assert_int_equal(weir_patch_count(files[0]), 0);
+
+    assert_patched(files[0]);
+    before = no_descriptors();
+    weir_status unpatched = weir_unpatch(files[0], &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(unpatched, WEIR_FAILED);
+    assert_int_equal(weir_patch_count(files[0]), 1);
+    run_world(ten_callers_in_a_world, NULL); /* patched still */
+    assert_unpatched(files[0]);
+}
+
+static void pages_are_opened_all_or_none(void **state)
+{
+    size_t      size = (size_t)sysconf(_SC_PAGESIZE);
+    char       *memory = mmap(NULL, 3 * size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct page pages[3], asked[1];
+    weir_error  err = { 0 };
+
+    (void)state;
+    assert_ptr_not_equal(memory, MAP_FAILED);
+    assert_int_equal(mprotect(memory + size, size, PROT_READ | PROT_WRITE), 0);
+    for (size_t i = 0; i < 3; i++)
+        pages[i].at = page_of((uintptr_t)memory + i * size + 7);
+    assert_int_equal(pages_ask(pages, 3, &err), WEIR_OK);
+    assert_int_equal(pages[0].protection, PROT_READ);
+    assert_int_equal(pages[1].protection, PROT_READ | PROT_WRITE);
+
+    assert_int_equal(munmap(memory + 2 * size, size), 0); /* the last one cannot be opened */
+    assert_int_equal(pages_open(pages, 3, &err), WEIR_FAILED);
+    asked[0] = pages[0];
+    assert_int_equal(pages_ask(asked, 1, &err), WEIR_OK);
+    assert_int_equal(asked[0].protection, PROT_READ);
+    assert_int_equal(pages_ask(&pages[2], 1, &err), WEIR_FAILED);
+
+    assert_int_equal(pages_open(pages, 2, &err), WEIR_OK);
+    memory[0] = 1;
+    assert_int_equal(pages_close(pages, 2, &err), WEIR_OK);
+    assert_int_equal(pages_ask(pages, 2, &err), WEIR_OK);
+    assert_int_equal(pages[0].protection, PROT_READ);
+    assert_int_equal(pages[1].protection, PROT_READ | PROT_WRITE);
+    assert_int_equal(munmap(memory, 2 * size), 0);
 }
 
 /* ---- threads, forks ----------------------------------------------------------------- */
@@ -717,6 +795,8 @@ int main(void)
         TEST(relocations_that_are_not_understood_are_refused),
         TEST(calls_that_go_elsewhere_are_not_touched),
         TEST(relocations_of_both_machines_are_known),
+        TEST(without_a_descriptor_nothing_is_changed),
+        TEST(pages_are_opened_all_or_none),
         TEST(other_threads_may_be_in_its_calls_meanwhile),
         TEST(hubs_of_several_threads_use_it_at_once),
         TEST(in_the_child_of_a_fork_nobody_is_inside),

@@ -44,8 +44,12 @@
  * address of, before (they block) or while it was patched (they cooperate in coroutines, for ever);
  * blocking calls inside libc itself (stdio, gethostbyname) or in other libraries it uses; system
  * calls of its own. Blocking functions that it imports and weir has no substitute for are told
- * by weir_patch_each(): look at that once before you rely on it. Locks are among them: a library
- * that holds a pthread mutex while it waits stops its thread when a second coroutine takes it.
+ * by weir_patch_each(): look at that once before you rely on it.
+ *
+ * Which libraries it is not for: one that holds a lock while it waits (a second coroutine that
+ * takes it stops the thread, pthread mutexes are among what weir_patch_each() tells); one that
+ * keeps what it works on in static or thread-local variables, where another coroutine comes
+ * in between; one that makes these calls in a signal handler, where nothing of weir may be called.
  */
 #ifndef WEIR_PATCH_H
 #define WEIR_PATCH_H
@@ -107,7 +111,8 @@ typedef struct weir_slot {
 } weir_slot;
 
 /**
- * Call fn for each place of a patched library. The dynamic linker's order; fn must not patch.
+ * Call fn for each place of a patched library, in the dynamic linker's order. fn must neither
+ * patch nor yield.
  *
  * Yields:  no.  Context: any thread.
  * Returns: WEIR_OK; WEIR_USAGE where it is not patched.
