@@ -715,12 +715,19 @@ static void hubs_of_several_threads_use_it_at_once(void **state)
     }
 }
 
+static weir_status sleep_a_minute(void *arg)
+{
+    (void)arg;
+    HOLDS_EQ(inside.client->slow_square(5, 60000), -1); /* cancelled */
+    return WEIR_OK;
+}
+
 static weir_status fork_with_one_inside(void *arg)
 {
     int status = 0;
 
     (void)arg;
-    weir_task *task = weir_spawn(NULL, sleep_inside, NULL);
+    weir_task *task = weir_spawn(NULL, sleep_a_minute, NULL);
     (void)weir_yield();
     HOLDS_EQ(weir_unpatch(files[0], NULL), WEIR_BUSY);
     pid_t pid = weir_fork();
@@ -731,7 +738,7 @@ static weir_status fork_with_one_inside(void *arg)
     HOLDS(WIFEXITED(status));
     HOLDS_EQ(WEXITSTATUS(status), 0);
     HOLDS_EQ(weir_unpatch(files[0], NULL), WEIR_BUSY); /* the parent's is */
-    return weir_join(task, WEIR_FOREVER, NULL);
+    return weir_stop(task, WEIR_FOREVER, NULL);
 }
 
 static void in_the_child_of_a_fork_nobody_is_inside(void **state)

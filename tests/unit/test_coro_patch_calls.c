@@ -847,6 +847,7 @@ static void polls_in_every_way(void)
     HOLDS_EQ(fds[2].revents, POLLIN);
     HOLDS_EQ(fds[0].revents, 0);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
+    HOLDS_EQ(client->read(pair[0], &c, 1), 1); /* waits: the poll does not wait there any more */
     HOLDS_EQ(client->ppoll(fds, 3, &second, NULL), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
     HOLDS_EQ(client->ppoll(fds, 3, &second, &mask), 1);
@@ -864,7 +865,7 @@ static void polls_in_every_way(void)
 
 static void says_x_again_and_again(void)
 {
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         say("x");
         HOLDS_EQ(weir_sleep(weir_in_ms(25)), WEIR_OK);
     }
@@ -883,6 +884,48 @@ static void polls_wait_for_any_of_several(void **state)
 {
     (void)state;
     with_a_quiet_one(polls_in_every_way, says_x_again_and_again);
+}
+
+static volatile sig_atomic_t signalled;
+
+static void note_signal(int number)
+{
+    (void)number;
+    signalled++;
+}
+
+/* That is what the mask is for: the signal comes while it is polled, and at no other time. */
+static void polls_with_a_mask(void)
+{
+    struct pollfd    polled = { .fd = quiet[0], .events = POLLIN };
+    struct timespec  second = { 1, 0 };
+    struct sigaction action = { .sa_handler = note_signal }, before;
+    sigset_t         blocked, old;
+    fd_set           set;
+
+    signalled = 0;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR1);
+    HOLDS_EQ(sigaction(SIGUSR1, &action, &before), 0);
+    HOLDS_EQ(pthread_sigmask(SIG_BLOCK, &blocked, &old), 0);
+    HOLDS_EQ(raise(SIGUSR1), 0);
+    HOLDS_EQ(client->poll(&polled, 1, 5), 0);
+    HOLDS_EQ(signalled, 0);
+    HOLDS_ERRNO(client->ppoll(&polled, 1, &second, &old), EINTR);
+    HOLDS_EQ(signalled, 1);
+    HOLDS_EQ(raise(SIGUSR1), 0);
+    FD_ZERO(&set);
+    FD_SET(quiet[0], &set);
+    HOLDS_ERRNO(client->pselect(quiet[0] + 1, &set, NULL, NULL, &second, &old), EINTR);
+    HOLDS_EQ(signalled, 2);
+    HOLDS_EQ(pthread_sigmask(SIG_SETMASK, &old, NULL), 0);
+    HOLDS_EQ(sigaction(SIGUSR1, &before, NULL), 0);
+}
+
+static void a_mask_is_in_force_while_it_is_polled(void **state)
+{
+    (void)state;
+    with_a_quiet_one(polls_with_a_mask, nothing);
 }
 
 static void polls_for_a_while(void)
@@ -1337,6 +1380,7 @@ int main(void)
         TEST(a_full_queue_of_a_unix_socket_is_waited_for),
         TEST(what_is_ready_in_vain_does_not_spin),
         TEST(polls_wait_for_any_of_several),
+        TEST(a_mask_is_in_force_while_it_is_polled),
         TEST(polls_end_in_time),
         TEST(the_same_may_be_polled_twice_at_once),
         TEST(select_is_poll_with_sets),

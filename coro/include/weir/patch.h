@@ -32,7 +32,8 @@
  *     before is told as a short count.
  *   - EBUSY: another coroutine waits for the same descriptor already (both are logged). EBADF:
  *     another one has closed it meanwhile.
- *   - EINTR is not returned: signals are handled while the hub waits.
+ *   - EINTR is not returned, but by ppoll() and pselect() with a mask: signals are handled while
+ *     the hub waits.
  *   - Of several descriptors poll() and select() wait for reading and writing. Where POLLPRI,
  *     POLLRDHUP or nothing but errors is asked for, or a signal mask is given, they look every
  *     20 ms.
