@@ -334,10 +334,51 @@ static void takes_a_descriptor(void)
     HOLDS_EQ(client->close(fd), 0);
 }
 
+static void sends_much_with_a_descriptor(void)
+{
+    char            room[CMSG_SPACE(sizeof(int))] = { 0 };
+    struct iovec    iov = { much, MUCH };
+    struct msghdr   msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room,
+                            .msg_controllen = sizeof room };
+    struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &pair[0], sizeof(int));
+    HOLDS_EQ(client->sendmsg(pair[0], &msg, 0), MUCH);
+}
+
+static void takes_it_all_and_one_descriptor(void)
+{
+    int descriptors = 0;
+
+    while (got_size < MUCH) {
+        char          room[CMSG_SPACE(sizeof(int))] = { 0 };
+        struct iovec  iov = { got + got_size, MUCH - got_size };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room,
+                              .msg_controllen = sizeof room };
+        ssize_t       n = client->recvmsg(pair[1], &msg, 0);
+        HOLDS(n > 0);
+        if (n <= 0)
+            return;
+        got_size += (size_t)n;
+        if (msg.msg_controllen) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof fd);
+            close(fd);
+            descriptors++;
+        }
+    }
+    HOLDS_EQ(descriptors, 1); /* it went with the first piece only */
+}
+
 static void descriptors_travel_in_messages(void **state)
 {
     (void)state;
     play_on_pair(SOCK_STREAM, takes_a_descriptor, sends_a_descriptor);
+    make_much();
+    play_on_pair(SOCK_STREAM, sends_much_with_a_descriptor, takes_it_all_and_one_descriptor);
 }
 
 /* ---- what makes a blocking call return early ---------------------------------------- */
@@ -859,7 +900,7 @@ static void polls_in_every_way(void)
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
 
     fds[2].events = POLLRDHUP; /* the hub does not watch for that */
-    HOLDS_EQ(client->poll(fds, 3, 5000), 1);
+    HOLDS_EQ(client->poll(fds, 3, -1), 1);
     HOLDS_EQ(fds[2].revents & POLLRDHUP, POLLRDHUP);
 }
 
