@@ -392,7 +392,7 @@ static void set_nonblocking(int fd, bool on)
 
 static void does_not_wait(void)
 {
-    char          c;
+    char          c = 0;
     struct iovec  iov = { &c, 1 };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
@@ -489,7 +489,7 @@ static void the_sockets_own_limits_are_kept(void **state)
 
 static void expect_all_to_fail(int errnum)
 {
-    char               c;
+    char               c = 0;
     struct iovec       iov = { &c, 1 };
     struct msghdr      msg = { .msg_iov = &iov, .msg_iovlen = 1 };
     struct pollfd      polled = { .fd = pair[0], .events = POLLIN };
