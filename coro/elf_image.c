@@ -177,6 +177,13 @@ const char *elf_basename(const char *path)
     return slash ? slash + 1 : path;
 }
 
+bool elf_name_fits(const char *full, const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncmp(full, name, length) == 0 && (full[length] == '\0' || full[length] == '.');
+}
+
 /* ---- what it refers to -------------------------------------------------------------- */
 
 static bool each_in(const struct elf_image *image, const ElfW(Rela) *table, size_t count,

@@ -71,4 +71,7 @@ bool elf_contains(const struct elf_image *image, uintptr_t address);
 /* The last part of a path. */
 const char *elf_basename(const char *path);
 
+/* "libx.so" fits libx.so.1, and "libx" both. */
+bool elf_name_fits(const char *full, const char *name);
+
 #endif

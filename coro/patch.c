@@ -1,8 +1,9 @@
 /*
  * patch.c - which libraries are patched, and how they are and are not any more.
  *
- * Knows:   libraries by name, what must be refused, the slots of each one that is patched.
- * Ignores: what the substitutes do (patch_io.c and its neighbours), ELF's details (elf_image.c).
+ * Knows:   libraries by name, and the slots of each one that is patched.
+ * Ignores: what the substitutes do (patch_io.c and its neighbours), which libraries must not be
+ *          patched (patch_refuse.c), ELF's details (elf_image.c).
  *
  * To patch is to plan first: every place of the library that names a function we have a
  * substitute for is looked at, and anything that is not understood ends the plan, while nothing
@@ -48,14 +49,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- names -------------------------------------------------------------------------- */
 
-/* "libx.so" fits libx.so.1, and "libx" both. */
-static bool fits(const char *full, const char *name)
-{
-    size_t length = strlen(name);
-
-    return strncmp(full, name, length) == 0 && (full[length] == '\0' || full[length] == '.');
-}
-
 static bool is_same_file(const char *path, const char *other)
 {
     char *one = realpath(path, NULL), *two = realpath(other, NULL);
@@ -69,7 +62,7 @@ static bool is_same_file(const char *path, const char *other)
 static bool is_called(const char *path, const char *soname, const char *name)
 {
     if (!strchr(name, '/'))
-        return fits(elf_basename(path), name) || fits(soname, name);
+        return elf_name_fits(elf_basename(path), name) || elf_name_fits(soname, name);
     return strcmp(path, name) == 0 || is_same_file(path, name);
 }
 
@@ -112,114 +105,10 @@ static weir_status find_loaded(const char *name, struct elf_image *out, weir_err
         return weir_error_set(err, WEIR_USAGE, "'%.40s' fits %.80s and %.80s: give the path of one",
                               name, search.found.name, search.another);
     if (!search.found.name)
-        return weir_error_set(err, WEIR_USAGE,
-                              "no library '%.80s' is loaded: link with it or dlopen() it first", name);
+        return weir_error_set(err, WEIR_USAGE, "no library '%.80s' is loaded: link with it or "
+                              "dlopen() it first", name);
     *out = search.found;
     return WEIR_OK;
-}
-
-/* ---- what is refused ---------------------------------------------------------------- */
-
-#define OF_LIBC "it is a part of libc, which weir itself calls"
-#define OF_WEIR "it is weir itself"
-#define OF_TOOLS "it is a sanitizer's, and in every call"
-#define OF_KERNEL "it is the kernel's, and read-only"
-
-static const struct {
-    const char *name; /* or how it begins, with a '*' at its end */
-    const char *why;
-} refused[] = {
-    { "libc", OF_LIBC }, { "libpthread", OF_LIBC }, { "librt", OF_LIBC }, { "libdl", OF_LIBC },
-    { "libm", OF_LIBC }, { "libresolv", OF_LIBC }, { "libanl", OF_LIBC }, { "libutil", OF_LIBC },
-    { "libnss_*", OF_LIBC }, { "ld-*", OF_LIBC }, { "ld64*", OF_LIBC }, { "libc-*", OF_LIBC },
-    { "linux-vdso*", OF_KERNEL }, { "linux-gate*", OF_KERNEL },
-    { "libweir-*", OF_WEIR },
-    { "libasan", OF_TOOLS }, { "liblsan", OF_TOOLS }, { "libtsan", OF_TOOLS },
-    { "libubsan", OF_TOOLS }, { "libclang_rt*", OF_TOOLS },
-    { "libev", "weir's hubs may live on its loop" },
-};
-
-/* Libraries that weir's drivers steer, by means of their own; see weir/mysql.h, weir/mongo.h. */
-static const char *const driven[] = { "libmariadb", "libmongoc-*", "libbson-*" };
-
-static bool is_pattern_of(const char *pattern, const char *full)
-{
-    size_t length = strlen(pattern);
-
-    if (pattern[length - 1] == '*')
-        return strncmp(full, pattern, length - 1) == 0;
-    return fits(full, pattern);
-}
-
-static bool is_driven(const char *full)
-{
-    for (size_t i = 0; i < sizeof driven / sizeof *driven; i++)
-        if (is_pattern_of(driven[i], full))
-            return true;
-    return false;
-}
-
-/* All that the drivers' libraries need, and what that needs: names, each once. */
-struct needed {
-    const char *names[256];
-    size_t      count;
-};
-
-static bool add_name(const char *name, void *arg)
-{
-    struct needed *needed = arg;
-
-    for (size_t i = 0; i < needed->count; i++)
-        if (strcmp(needed->names[i], name) == 0)
-            return true;
-    if (needed->count < sizeof needed->names / sizeof *needed->names)
-        needed->names[needed->count++] = name;
-    return true;
-}
-
-static bool add_driven(const struct elf_image *image, void *arg)
-{
-    if (is_driven(elf_basename(image->name)) || is_driven(image->soname))
-        elf_each_needed(image, add_name, arg);
-    return false;
-}
-
-static bool is_known_as(const struct elf_image *image, void *name)
-{
-    return strcmp(image->soname, name) == 0 || strcmp(elf_basename(image->name), name) == 0;
-}
-
-static bool a_driver_needs(const struct elf_image *wanted)
-{
-    struct needed    needed = { .count = 0 };
-    struct elf_image image;
-
-    elf_find(add_driven, &needed, &image);
-    for (size_t i = 0; i < needed.count; i++) {
-        if (is_known_as(wanted, (void *)needed.names[i]))
-            return true;
-        if (elf_find(is_known_as, (void *)needed.names[i], &image))
-            elf_each_needed(&image, add_name, &needed);
-    }
-    return false;
-}
-
-static const char *why_refused(const struct elf_image *image)
-{
-    const char *file = elf_basename(image->name);
-
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (is_pattern_of(refused[i].name, file) || is_pattern_of(refused[i].name, image->soname))
-            return refused[i].why;
-    if (elf_contains(image, (uintptr_t)&lock))
-        return "weir is linked into it";
-    if (is_driven(file) || is_driven(image->soname))
-        return "weir's drivers make it cooperate in their own way: use weir::mysql or weir::mongo";
-    if (a_driver_needs(image))
-        return "libmariadb or libmongoc, which weir's drivers steer, need it";
-    if (elf_machine() == 0)
-        return "of this machine's relocations weir knows nothing (x86-64 and aarch64 it knows)";
-    return image->strange;
 }
 
 /* ---- the plan ----------------------------------------------------------------------- */
@@ -236,9 +125,9 @@ struct plan {
 static bool refuse(struct plan *plan, const struct elf_ref *ref, const char *what)
 {
     plan->status = weir_error_set(plan->err, WEIR_USAGE,
-                                  "%.60s is not patched: its reference to %.30s (relocation of type "
-                                  "%u) %s", elf_basename(plan->image->name), ref->symbol, ref->type,
-                                  what);
+                                  "%.60s is not patched: its reference to %.30s (relocation of "
+                                  "type %u) %s", elf_basename(plan->image->name), ref->symbol,
+                                  ref->type, what);
     return false;
 }
 
@@ -453,7 +342,7 @@ static weir_status patch_by_name(const char *name, weir_error *err)
     weir_status status = find_loaded(name, &image, err);
     if (status != WEIR_OK)
         return status;
-    const char *why = why_refused(&image);
+    const char *why = patch_refused_because(&image);
     if (why)
         return weir_error_set(err, WEIR_USAGE, "%.80s cannot be patched: %s",
                               elf_basename(image.name), why);

@@ -89,6 +89,10 @@ weir_status fds_wait(const struct pollfd *fds, size_t count, weir_deadline deadl
 /* patch_stub.c: the substitute of a function in a seat, NULL where there is none. */
 void *patch_substitute(const char *symbol, size_t seat);
 
+/* patch_refuse.c: why a library must not be patched; NULL: it may be. */
+struct elf_image;
+const char *patch_refused_because(const struct elf_image *image);
+
 /* What may block and has no substitute: why not, or what to do instead; NULL: not known to. */
 const char *patch_left_because(const char *symbol);
 
