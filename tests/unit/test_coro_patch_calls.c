@@ -493,7 +493,7 @@ static void expect_all_to_fail(int errnum)
     struct iovec       iov = { &c, 1 };
     struct msghdr      msg = { .msg_iov = &iov, .msg_iovlen = 1 };
     struct pollfd      polled = { .fd = pair[0], .events = POLLIN };
-    struct timespec    second = { 1, 0 }, rest = { 0, 0 };
+    struct timespec    minute = { 60, 0 }, rest = { 0, 0 };
     struct sockaddr_in nowhere = { .sin_family = AF_INET };
     fd_set             set;
     struct addrinfo   *found = NULL;
@@ -519,12 +519,12 @@ static void expect_all_to_fail(int errnum)
     FD_SET(pair[0], &set);
     HOLDS_ERRNO(client->select(pair[0] + 1, &set, NULL, NULL, NULL), errnum);
     HOLDS_ERRNO(client->pselect(pair[0] + 1, &set, NULL, NULL, NULL, NULL), errnum);
-    HOLDS_ERRNO(client->usleep(1000000), errnum);
-    HOLDS_ERRNO(client->nanosleep(&second, &rest), errnum);
-    HOLDS(rest.tv_sec == 1 || rest.tv_nsec > 900000000);
-    HOLDS_EQ(client->clock_nanosleep(CLOCK_MONOTONIC, 0, &second, NULL), errnum);
+    HOLDS_ERRNO(client->usleep(60000000), errnum);
+    HOLDS_ERRNO(client->nanosleep(&minute, &rest), errnum);
+    HOLDS(rest.tv_sec > 30);
+    HOLDS_EQ(client->clock_nanosleep(CLOCK_MONOTONIC, 0, &minute, NULL), errnum);
     errno = 0;
-    HOLDS_EQ(client->sleep(1), 0); /* for whoever sleeps the rest in a loop */
+    HOLDS_EQ(client->sleep(60), 0); /* for whoever sleeps the rest in a loop */
     HOLDS_EQ(errno, errnum);
     errno = 0;
     HOLDS_EQ(client->getaddrinfo("localhost", NULL, NULL, &found), EAI_SYSTEM);
@@ -554,8 +554,8 @@ static void play_and_close_one(void (*one)(void), void (*other)(void))
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     int64_t began = real_ms();
     play(one, other);
-    assert_in_range(real_ms() - began, 0, 900); /* none of the seconds was slept */
-    close(pair[1]);                             /* the library closed its own end */
+    assert_in_range(real_ms() - began, 0, 30000); /* none of the minutes was slept */
+    close(pair[1]);                               /* the library closed its own end */
 }
 
 static void a_cancelled_coroutine_gets_ecanceled_from_then_on(void **state)
@@ -581,7 +581,7 @@ static void a_coroutine_that_is_late_gets_etimedout_from_then_on(void **state)
 
 static void is_cut_off_in_every_wait(void)
 {
-    struct timespec second = { 5, 0 }, rest = { 0, 0 };
+    struct timespec minute = { 60, 0 }, rest = { 0, 0 };
     struct pollfd   polled[2] = { { .fd = pair[0], .events = POLLIN },
                                   { .fd = pair[0], .events = POLLPRI } };
     fd_set          set;
@@ -590,8 +590,8 @@ static void is_cut_off_in_every_wait(void)
     FD_SET(pair[0], &set);
     {
         WEIR_DEADLINE(weir_in_ms(5));
-        HOLDS_ERRNO(client->nanosleep(&second, &rest), ETIMEDOUT);
-        HOLDS(rest.tv_sec == 4 && rest.tv_nsec > 0);
+        HOLDS_ERRNO(client->nanosleep(&minute, &rest), ETIMEDOUT);
+        HOLDS(rest.tv_sec > 30 && rest.tv_sec < 60);
     }
     {
         WEIR_DEADLINE(weir_in_ms(5));
@@ -599,7 +599,7 @@ static void is_cut_off_in_every_wait(void)
     }
     {
         WEIR_DEADLINE(weir_in_ms(30)); /* more than one look */
-        HOLDS_ERRNO(client->poll(polled, 2, 5000), ETIMEDOUT);
+        HOLDS_ERRNO(client->poll(polled, 2, 60000), ETIMEDOUT);
     }
     {
         WEIR_DEADLINE(weir_in_ms(5));
@@ -612,13 +612,13 @@ static void is_cut_off_in_every_wait(void)
         HOLDS_ERRNO(client->send(pair[0], much, MUCH, 0), ETIMEDOUT);
     }
     { /* the socket's own limit comes first */
-        WEIR_DEADLINE(weir_in_ms(5000));
+        WEIR_DEADLINE(weir_in_ms(60000));
         set_limit(pair[0], SO_RCVTIMEO, 5);
         HOLDS_ERRNO(client->read(pair[0], much, 1), EAGAIN);
     }
     WEIR_DEADLINE(weir_in_ms(0));
     {
-        WEIR_SHIELD(weir_in_ms(1000)); /* on the way out it may yet talk */
+        WEIR_SHIELD(weir_in_ms(60000)); /* on the way out it may yet talk */
         HOLDS_EQ(write(pair[1], "x", 1), 1);
         HOLDS_EQ(client->read(pair[0], much, 1), 1);
     }
@@ -825,9 +825,8 @@ static void connects_to_a_full_queue(void)
 static void empties_the_queue(void)
 {
     HOLDS_EQ(weir_sleep(weir_in_ms(15)), WEIR_OK);
-    close(accept(unix_listener, NULL, NULL));
-    HOLDS_EQ(weir_sleep(weir_in_ms(5)), WEIR_OK);
-    close(accept(unix_listener, NULL, NULL));
+    close(client->accept(unix_listener, NULL, NULL));
+    close(client->accept(unix_listener, NULL, NULL)); /* waits for the late one */
     close(unix_first);
     close(unix_listener);
 }
@@ -852,7 +851,7 @@ static void fills_a_unix_datagram_queue(void)
     HOLDS(n > 0);
     HOLDS_EQ(weir_trace_start(NULL, NULL), WEIR_OK);
     HOLDS_ERRNO(client->sendto(from, "x", 1, 0, (struct sockaddr *)&unix_address, length), EAGAIN);
-    HOLDS(weir_task_switches(weir_self()) >= 2);
+    HOLDS(weir_task_switches(weir_self()) >= 1);
     HOLDS(weir_task_switches(weir_self()) < 100);
     weir_trace_stop();
     close(to);
@@ -876,7 +875,7 @@ static void polls_in_every_way(void)
                                { .fd = -1, .events = POLLIN },
                                { .fd = pair[0], .events = POLLIN },
                                { .fd = -1 } };
-    struct timespec second = { 1, 0 }, none = { 0, 0 };
+    struct timespec minute = { 60, 0 }, none = { 0, 0 };
     sigset_t        mask;
     char            c;
 
@@ -889,14 +888,14 @@ static void polls_in_every_way(void)
     HOLDS_EQ(fds[0].revents, 0);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1); /* waits: the poll does not wait there any more */
-    HOLDS_EQ(client->ppoll(fds, 3, &second, NULL), 1);
+    HOLDS_EQ(client->ppoll(fds, 3, &minute, NULL), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
-    HOLDS_EQ(client->ppoll(fds, 3, &second, &mask), 1);
+    HOLDS_EQ(client->ppoll(fds, 3, &minute, &mask), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
-    HOLDS_EQ(client->poll_four(fds, 4, 1000), 1);
+    HOLDS_EQ(client->poll_four(fds, 4, 60000), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
     HOLDS_EQ(client->ppoll_four(fds, 4, &none), 0);
-    HOLDS_EQ(client->ppoll_four(fds, 4, &second), 1);
+    HOLDS_EQ(client->ppoll_four(fds, 4, &minute), 1);
     HOLDS_EQ(client->read(pair[0], &c, 1), 1);
 
     fds[2].events = POLLRDHUP; /* the hub does not watch for that */
@@ -1020,8 +1019,8 @@ static void the_same_may_be_polled_twice_at_once(void **state)
 static void selects_in_every_way(void)
 {
     fd_set          r, w, e;
-    struct timeval  limit = { 5, 0 };
-    struct timespec exact = { 5, 0 };
+    struct timeval  limit = { 60, 0 };
+    struct timespec exact = { 60, 0 };
     int             count = (pair[0] > quiet[0] ? pair[0] : quiet[0]) + 1;
     char            c;
     sigset_t        mask;
@@ -1043,8 +1042,8 @@ static void selects_in_every_way(void)
         HOLDS(way != 1 || !FD_ISSET(quiet[0], &e));
         HOLDS_EQ(client->read(pair[0], &c, 1), 1);
     }
-    HOLDS(limit.tv_sec == 4 || (limit.tv_sec < 4 && limit.tv_usec >= 0)); /* what is left */
-    HOLDS_EQ(exact.tv_sec, 5);
+    HOLDS(limit.tv_sec > 30 && limit.tv_sec < 60); /* what is left */
+    HOLDS_EQ(exact.tv_sec, 60);
 
     FD_ZERO(&w);
     FD_SET(pair[0], &w);
