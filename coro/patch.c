@@ -164,8 +164,10 @@ static bool is_the_real_one(const char *symbol, void *bound)
     void   *real = dlsym(RTLD_DEFAULT, symbol);
     Dl_info here, there;
 
-    return bound == real || (real && dladdr(bound, &here) && dladdr(real, &there) &&
-                             here.dli_fbase == there.dli_fbase);
+    return bound == real ||
+           (real && dladdr(bound, &here) && dladdr(real, &there) &&
+            here.dli_fbase == there.dli_fbase && here.dli_saddr == bound && here.dli_sname &&
+            patch_substitute(here.dli_sname, 0) == patch_substitute(symbol, 0));
 }
 
 static bool plan_change(struct plan *plan, const struct elf_ref *ref, struct place *place)

@@ -379,7 +379,16 @@ static void a_pointer_that_the_library_changes_is_its_own(void **state)
     assert_int_equal(slots.pointers, 0);
     assert_int_equal(client->read_by_pointer(-1, NULL, 7), -7);
     assert_unpatched(files[0]);
-    client->set_pointer((ssize_t (*)(int, void *, size_t))dlsym(RTLD_DEFAULT, "read"));
+
+    /* Something of libc's, but not what the relocation says. */
+    void *other = dlsym(RTLD_DEFAULT, "write");
+    client->set_pointer((ssize_t(*)(int, void *, size_t))other);
+    slots = (struct slots){ 0 };
+    assert_patched(files[0]);
+    assert_int_equal(weir_patch_each(files[0], note_slot, &slots, NULL), WEIR_OK);
+    assert_int_equal(slots.pointers, 0);
+    assert_unpatched(files[0]);
+    client->set_pointer((ssize_t(*)(int, void *, size_t))dlsym(RTLD_DEFAULT, "read"));
 }
 
 /* ---- what is refused ---------------------------------------------------------------- */
