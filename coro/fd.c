@@ -206,6 +206,12 @@ static inline bool may_be_told_already(const struct fd_slot *slot, int events)
            (slot->ended || !(events & WEIR_DRAINED));
 }
 
+static inline int begin_watching(weir_hub *hub, int fd, struct fd_slot *slot, int events)
+{
+    return may_be_told_already(slot, events) ? watch(hub, fd, slot, wanted_of(slot))
+                                             : apply(hub, fd, slot);
+}
+
 weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
 {
     weir_task *task = task_here();
@@ -234,8 +240,7 @@ weir_status weir_wait_fd(int fd, int events, weir_deadline deadline, int *ready)
     if (events & WEIR_WRITE)
         slot->writer = task;
     slot->ready &= (unsigned char)~events;
-    int errnum = may_be_told_already(slot, events) ? watch(hub, fd, slot, wanted_of(slot))
-                                                   : apply(hub, fd, slot);
+    int errnum = begin_watching(hub, fd, slot, events);
     if (errnum) {
         stop_waiting(hub, fd, slot, task);
         return errnum == EPERM ? always_ready(events, ready) : status_of(errnum);
@@ -279,7 +284,7 @@ static weir_status wait_also(weir_hub *hub, weir_task *task, const struct pollfd
         slot->reader = task;
     if (events & WEIR_WRITE)
         slot->writer = task;
-    int errnum = apply(hub, fd, slot);
+    int errnum = begin_watching(hub, fd, slot, events);
     *ready |= errnum == EPERM;
     return errnum == 0 || errnum == EPERM ? WEIR_OK : status_of(errnum);
 }
