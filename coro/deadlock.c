@@ -32,8 +32,7 @@ bool hub_seems_stuck(const weir_hub *hub)
 
 static unsigned threads_of_ours(void)
 {
-    return crew_count(&crew_of_offloads).idle + crew_count(&crew_of_resolvers).idle +
-           watchdog_threads();
+    return crews_idle() + watchdog_threads();
 }
 
 /* 0: nobody can say. */
@@ -50,7 +49,7 @@ static unsigned threads_of_process(void)
     return count;
 }
 
-static bool is_alone(void)
+bool hub_is_alone(void)
 {
     unsigned before = threads_of_ours();
     unsigned all = threads_of_process();
@@ -93,7 +92,7 @@ enum deadlock hub_break_deadlock(weir_hub *hub)
 
     if (!hub_seems_stuck(hub))
         return DEADLOCK_NONE;
-    if (hub->stuck >= PATIENCE || (!hub->no_remote_wakes && !is_alone()))
+    if (hub->stuck >= PATIENCE || (!hub->no_remote_wakes && !hub_is_alone()))
         return DEADLOCK_POSSIBLE;
 
     weir_task *main_task = hub->main_task && !hub->main_task->shielded ? hub->main_task : NULL;

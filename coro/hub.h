@@ -310,6 +310,7 @@ void      hubs_forked(weir_hub *mine); /* the others' threads are gone */
 enum deadlock { DEADLOCK_NONE, DEADLOCK_POSSIBLE, DEADLOCK_BROKEN };
 bool          hub_seems_stuck(const weir_hub *hub); /* cheap; false: it is not */
 enum deadlock hub_break_deadlock(weir_hub *hub);
+bool          hub_is_alone(void); /* no thread but this one, and idle ones of weir's own */
 
 /* dump.c */
 void hub_answer_dump(weir_hub *hub);

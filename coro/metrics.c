@@ -87,24 +87,39 @@ static void show_hub(const struct out *out, weir_hub *hub)
 
 /* ---- the process -------------------------------------------------------------------- */
 
-static void show_crews(const struct out *out)
+static void show_threads(const struct crew_count *crew, void *arg)
 {
-    static const char *const names[] = { "offload", "resolver" };
-    struct crew_count        counts[] = { crew_count(&crew_of_offloads),
-                                          crew_count(&crew_of_resolvers) };
+    say(arg,
+        "weir_threads{crew=\"%s\",state=\"working\"} %u\n"
+        "weir_threads{crew=\"%s\",state=\"idle\"} %u\n",
+        crew->name, crew->threads - crew->idle, crew->name, crew->idle);
+}
 
+static void show_most(const struct crew_count *crew, void *arg)
+{
+    say(arg, "weir_threads_max{crew=\"%s\"} %u\n", crew->name, crew->limit);
+}
+
+static void show_queue(const struct crew_count *crew, void *arg)
+{
+    say(arg, "weir_threads_queue{crew=\"%s\"} %u\n", crew->name, crew->queued + crew->waiting);
+}
+
+static void show_done(const struct crew_count *crew, void *arg)
+{
+    say(arg, "weir_threads_jobs_total{crew=\"%s\"} %" PRIu64 "\n", crew->name, crew->done);
+}
+
+static void show_crews(struct out *out)
+{
     head(out, "weir_threads", "gauge", "Threads for offloaded work and for names.");
-    for (int i = 0; i < 2; i++)
-        say(out,
-            "weir_threads{crew=\"%s\",state=\"working\"} %u\n"
-            "weir_threads{crew=\"%s\",state=\"idle\"} %u\n",
-            names[i], counts[i].threads - counts[i].idle, names[i], counts[i].idle);
+    crews_each(show_threads, out);
     head(out, "weir_threads_max", "gauge", "Threads there may be at once.");
-    for (int i = 0; i < 2; i++)
-        say(out, "weir_threads_max{crew=\"%s\"} %u\n", names[i], counts[i].limit);
+    crews_each(show_most, out);
     head(out, "weir_threads_queue", "gauge", "Jobs that wait for a thread.");
-    for (int i = 0; i < 2; i++)
-        say(out, "weir_threads_queue{crew=\"%s\"} %u\n", names[i], counts[i].queued);
+    crews_each(show_queue, out);
+    head(out, "weir_threads_jobs_total", "counter", "Jobs done by threads.");
+    crews_each(show_done, out);
 }
 
 void weir_coro_metrics(weir_write_fn write, void *arg)

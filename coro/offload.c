@@ -1,252 +1,217 @@
 /*
- * offload.c - the crews, and weir_offload().
+ * offload.c - weir_offload(), pools of threads, and jobs that are handed in and joined later.
  *
- * A crew is the process's, not a hub's: threads are made when a job finds none idle, and end
- * when they have been idle for a while. A result wakes its coroutine through the hub's list
- * of wakes from other threads, so many results at once cost one wake-up of the loop.
+ * What a job is to a thread is crew.c's matter. Here is who owns one: a call's job stands on the
+ * caller's stack, for the call does not return before the thread is done with it; one that
+ * is handed in has memory of its own, which its owner frees, or leaves to the thread.
  */
 #include "offload.h"
 
 #include "hub.h"
 
-#include <signal.h>
-#include <time.h>
+#include <stdlib.h>
+#include <weir/offload.h>
 
-static __thread bool on_crew_thread;
+struct crew crew_of_offloads = CREW_INIT(crew_of_offloads, "offload", CREW_LIMIT);
 
-static bool crew_is_here(void)
+/* A pool is a crew, under the name that applications know. */
+static struct crew *crew_of(weir_offload_pool *pool)
 {
-    return on_crew_thread;
+    return pool ? (struct crew *)pool : &crew_of_offloads;
 }
 
-/* ---- the threads -------------------------------------------------------------------- */
+/* ---- a call ----------------------------------------------------------------------------- */
 
-/* Under the lock, which is let go meanwhile. False when the thread should end. */
-static bool wait_for_work(struct crew *crew)
-{
-    struct timespec until;
-
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += crew->linger_ms / 1000;
-    while (list_empty(&crew->queue)) {
-        if (crew->threads > crew->limit)
-            return false;
-        crew->idle++;
-        int late = pthread_cond_timedwait(&crew->work, &crew->lock, &until);
-        crew->idle--;
-        if (late && list_empty(&crew->queue))
-            return false;
-    }
-    return crew->threads <= crew->limit;
-}
-
-/* Under the lock, as all of these. */
-static void put_in_line(struct crew *crew, struct job *job)
-{
-    job->state = JOB_QUEUED;
-    list_append(&crew->queue, &job->link);
-    crew->queued++;
-}
-
-static void take_out_of_line(struct crew *crew, struct job *job)
-{
-    list_unlink(&job->link);
-    crew->queued--;
-}
-
-static void do_one(struct crew *crew, struct job *job)
-{
-    take_out_of_line(crew, job);
-    job->state = JOB_RUNNING;
-    pthread_mutex_unlock(&crew->lock);
-
-    job->run(job->arg);
-
-    pthread_mutex_lock(&crew->lock);
-    if (job->state == JOB_ABANDONED) {
-        pthread_mutex_unlock(&crew->lock);
-        job->abandon(job->arg);
-        pthread_mutex_lock(&crew->lock);
-        return;
-    }
-    job->state = JOB_DONE;
-    weir_wake_remote(job->waker); /* the job is its owner's from here on */
-}
-
-static void *work(void *arg)
-{
-    struct crew *crew = arg;
-
-    on_crew_thread = true;
-    pthread_mutex_lock(&crew->lock);
-    while (wait_for_work(crew))
-        do_one(crew, LIST_OF(list_first(&crew->queue), struct job, link));
-    crew->threads--;
-    pthread_mutex_unlock(&crew->lock);
-    return NULL;
-}
-
-/* Under the lock. Signals are for the application's threads. */
-static bool add_thread(struct crew *crew)
-{
-    pthread_t      thread;
-    pthread_attr_t attr;
-    sigset_t       all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    bool made = pthread_create(&thread, &attr, work, crew) == 0;
-    pthread_attr_destroy(&attr);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (made)
-        crew->threads++;
-    return made;
-}
-
-/* ---- a job -------------------------------------------------------------------------- */
-
-static weir_status hand_in(struct crew *crew, struct job *job)
-{
-    weir_status status = WEIR_OK;
-
-    pthread_mutex_lock(&crew->lock);
-    put_in_line(crew, job);
-    /* An idle thread that was signalled stays idle until it has the lock: the jobs that wait
-       for one are counted too, or several would be left to a single thread. */
-    if (crew->idle >= crew->queued)
-        pthread_cond_signal(&crew->work);
-    else if (crew->threads < crew->limit && !add_thread(crew) && !crew->threads) {
-        take_out_of_line(crew, job);
-        status = WEIR_NOMEM;
-    }
-    pthread_mutex_unlock(&crew->lock);
-    return status;
-}
-
-/* The wait ended early. What was the job doing? One that is abandoned here must not be
-   touched any more: its thread frees it. */
-static enum job_state take_back(struct crew *crew, struct job *job)
-{
-    pthread_mutex_lock(&crew->lock);
-    enum job_state state = job->state;
-    if (state == JOB_QUEUED)
-        take_out_of_line(crew, job);
-    else if (state == JOB_RUNNING && job->abandon)
-        state = job->state = JOB_ABANDONED;
-    pthread_mutex_unlock(&crew->lock);
-    return state;
-}
-
-static bool is_done(struct crew *crew, struct job *job)
-{
-    pthread_mutex_lock(&crew->lock);
-    bool done = job->state == JOB_DONE;
-    pthread_mutex_unlock(&crew->lock);
-    return done;
-}
-
-static weir_status do_and_wait(struct crew *crew, struct job *job, weir_deadline deadline)
-{
-    job->waker = weir_waker_new();
-    if (hand_in(crew, job) != WEIR_OK)
-        return WEIR_NOMEM;
-
-    weir_status status = weir_park(deadline, "a thread's work");
-    if (status == WEIR_OK)
-        return WEIR_OK;
-    switch (take_back(crew, job)) {
-    case JOB_QUEUED: /* it never began */
-        if (job->abandon)
-            job->abandon(job->arg);
-        return status;
-    case JOB_ABANDONED:
-        return status;
-    case JOB_RUNNING:
-    case JOB_DONE:
-        break;
-    }
-
-    WEIR_SHIELD(WEIR_FOREVER);
-    for (;;) {
-        weir_waker mine = weir_waker_new();
-        pthread_mutex_lock(&crew->lock);
-        job->waker = mine;
-        pthread_mutex_unlock(&crew->lock);
-        if (is_done(crew, job))
-            return WEIR_OK;
-        (void)weir_park(WEIR_FOREVER, "a thread's work");
-    }
-}
-
-weir_status crew_do(struct crew *crew, struct job *job, weir_deadline deadline)
-{
-    weir_hub *hub = hub_here_;
-
-    hub->abroad++;
-    weir_status status = do_and_wait(crew, job, deadline);
-    hub->abroad--;
-    return status;
-}
-
-/* ---- all of them ------------------------------------------------------------------------ */
-
-static struct crew *const crews[] = { &crew_of_offloads, &crew_of_resolvers };
-
-enum { CREWS = sizeof crews / sizeof *crews };
-
-struct crew_count crew_count(struct crew *crew)
-{
-    pthread_mutex_lock(&crew->lock);
-    struct crew_count count = { crew->threads, crew->idle, crew->queued, crew->limit };
-    pthread_mutex_unlock(&crew->lock);
-    return count;
-}
-
-void crews_hold(void)
-{
-    for (int i = 0; i < CREWS; i++)
-        pthread_mutex_lock(&crews[i]->lock);
-}
-
-void crews_let_go(void)
-{
-    for (int i = CREWS - 1; i >= 0; i--)
-        pthread_mutex_unlock(&crews[i]->lock);
-}
-
-/* The condition too: glibc's counts who waits on it, and they are not here. */
-void crews_forked(void)
-{
-    for (int i = 0; i < CREWS; i++) {
-        struct crew *crew = crews[i];
-        pthread_mutex_init(&crew->lock, NULL);
-        pthread_cond_init(&crew->work, NULL);
-        list_init(&crew->queue);
-        crew->threads = crew->idle = crew->queued = 0;
-    }
-    on_crew_thread = false;
-}
-
-/* ---- weir_offload ------------------------------------------------------------------- */
-
-struct crew crew_of_offloads = CREW_INIT(crew_of_offloads, 8);
-
-weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadline)
+weir_status weir_offload_in(weir_offload_pool *pool, void (*fn)(void *arg), void *arg,
+                            weir_deadline deadline)
 {
     if (!task_here() || crew_is_here()) {
         fn(arg);
         return WEIR_OK;
     }
     struct job job = { .run = fn, .arg = arg };
-    return crew_do(&crew_of_offloads, &job, deadline);
+    return crew_do(crew_of(pool), &job, deadline);
+}
+
+weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadline)
+{
+    return weir_offload_in(NULL, fn, arg, deadline);
 }
 
 void weir_offload_limit(unsigned max_threads)
 {
-    pthread_mutex_lock(&crew_of_offloads.lock);
-    crew_of_offloads.limit = max_threads ? max_threads : 1;
-    pthread_cond_broadcast(&crew_of_offloads.work); /* those too many end */
-    pthread_mutex_unlock(&crew_of_offloads.lock);
+    crew_resize(&crew_of_offloads, max_threads ? max_threads : 1,
+                crew_count(&crew_of_offloads).keep);
+}
+
+/* ---- a job ------------------------------------------------------------------------------ */
+
+struct weir_job {
+    struct job   job;
+    struct crew *crew; /* NULL once it has nothing to do with it */
+    bool         joined; /* somebody waits for it */
+    bool         lost;   /* to a fork */
+    void (*fn)(void *arg);
+    void (*drop)(void *arg);
+    void *arg;
+};
+
+static void run_job(void *arg)
+{
+    weir_job *job = arg;
+
+    job->fn(job->arg);
+}
+
+static void drop_job(void *arg)
+{
+    weir_job *job = arg;
+
+    if (job->drop)
+        job->drop(job->arg);
+    free(job);
+}
+
+weir_status weir_offload_spawn(weir_offload_pool *pool, void (*fn)(void *arg), void *arg,
+                               weir_deadline deadline, weir_job **out, weir_error *err)
+{
+    weir_job   *job = calloc(1, sizeof *job);
+    weir_status status;
+
+    *out = NULL;
+    if (!job)
+        return weir_error_set(err, WEIR_NOMEM, "no memory for a job");
+    job->fn = fn;
+    job->arg = arg;
+    if (!task_here() || crew_is_here()) {
+        fn(arg);
+        *out = job;
+        return WEIR_OK;
+    }
+    job->job.run = run_job;
+    job->job.arg = job;
+    job->crew = crew_of(pool);
+    status = weir_check();
+    if (status == WEIR_OK)
+        status = crew_hand_in(job->crew, &job->job, deadline);
+    if (status == WEIR_OK) {
+        *out = job;
+        return WEIR_OK;
+    }
+    free(job);
+    if (status == WEIR_NOMEM)
+        return weir_error_set(err, status, "no thread could be made for a job");
+    return weir_error_set(err, status, "gave up waiting for a place in the line of jobs: %s",
+                          weir_status_name(status));
+}
+
+/* Where no coroutine can wait. */
+static weir_status block_a_while(weir_deadline deadline)
+{
+    weir_deadline now = weir_in_ms(0), soon = weir_in_ms(1);
+
+    if (deadline.at_ns <= now.at_ns)
+        return WEIR_TIMEOUT;
+    return weir_sleep(soon.at_ns < deadline.at_ns ? soon : deadline);
+}
+
+/* The crew's part in it is over. */
+static weir_status part(weir_job *job)
+{
+    if (job->crew && crew_end(job->crew, &job->job) == JOB_LOST)
+        job->lost = true;
+    job->crew = NULL;
+    return job->lost ? WEIR_CLOSED : WEIR_OK;
+}
+
+weir_status weir_job_join(weir_job *job, weir_deadline deadline)
+{
+    weir_status status = WEIR_OK;
+
+    if (!job->crew)
+        return part(job);
+    if (job->joined)
+        return WEIR_BUSY;
+    job->joined = true;
+    if (task_here())
+        status = crew_wait(job->crew, &job->job, deadline);
+    while (!task_here() && !weir_job_done(job) && status == WEIR_OK)
+        status = block_a_while(deadline);
+    job->joined = false;
+    return status == WEIR_OK ? part(job) : status;
+}
+
+bool weir_job_done(weir_job *job)
+{
+    return !job->crew || crew_state_of(job->crew, &job->job) > JOB_RUNNING;
+}
+
+void weir_job_free(weir_job *job)
+{
+    if (!job)
+        return;
+    (void)part(job);
+    free(job);
+}
+
+void weir_job_leave(weir_job *job, void (*drop)(void *arg))
+{
+    if (!job)
+        return;
+    job->drop = drop;
+    job->job.abandon = drop_job; /* its thread reads it only once the job is ABANDONED */
+    if (!job->crew || crew_end(job->crew, &job->job) != JOB_ABANDONED)
+        drop_job(job);
+}
+
+/* ---- a pool ----------------------------------------------------------------------------- */
+
+weir_status weir_offload_pool_new(const weir_offload_opts *opts, weir_offload_pool **out,
+                                  weir_error *err)
+{
+    weir_offload_opts o = opts ? *opts : (weir_offload_opts){ 0 };
+
+    *out = NULL;
+    o.max_threads = o.max_threads ? o.max_threads : CREW_LIMIT;
+    o.max_queued = o.max_queued ? o.max_queued : CREW_ROOM;
+    o.idle_ms = o.idle_ms ? o.idle_ms : CREW_LINGER_MS;
+    if (o.min_threads > o.max_threads)
+        return weir_error_set(err, WEIR_USAGE, "min_threads (%u) is more than max_threads (%u)",
+                              o.min_threads, o.max_threads);
+    *out = (weir_offload_pool *)crew_new(o.name ? o.name : "pool", o.max_threads, o.min_threads,
+                                         o.max_queued, o.idle_ms);
+    return *out ? WEIR_OK : weir_error_set(err, WEIR_NOMEM, "no memory for a pool of threads");
+}
+
+weir_status weir_offload_pool_resize(weir_offload_pool *pool, unsigned max_threads,
+                                     unsigned min_threads, weir_error *err)
+{
+    if (!max_threads)
+        return weir_error_set(err, WEIR_USAGE, "max_threads is 0: a pool has one thread at least");
+    if (min_threads > max_threads)
+        return weir_error_set(err, WEIR_USAGE, "min_threads (%u) is more than max_threads (%u)",
+                              min_threads, max_threads);
+    crew_resize(crew_of(pool), max_threads, min_threads);
+    return WEIR_OK;
+}
+
+void weir_offload_pool_stats(weir_offload_pool *pool, weir_offload_stats *out)
+{
+    struct crew_count count = crew_count(crew_of(pool));
+
+    *out = (weir_offload_stats){ .threads = count.threads,
+                                 .idle = count.idle,
+                                 .max_threads = count.limit,
+                                 .min_threads = count.keep,
+                                 .queued = count.queued,
+                                 .waiting = count.waiting,
+                                 .done = count.done,
+                                 .left = count.abandoned,
+                                 .threads_made = count.made };
+}
+
+void weir_offload_pool_free(weir_offload_pool *pool)
+{
+    if (pool)
+        crew_let_go(crew_of(pool));
 }

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct crew crew_of_resolvers = CREW_INIT(crew_of_resolvers, 2);
+struct crew crew_of_resolvers = CREW_INIT(crew_of_resolvers, "resolver", 2);
 
 struct lookup {
     struct job       job;

@@ -301,9 +301,10 @@ void weir_wake_remote(weir_waker waker)
     } else if (waker.token > task->remote_token) {
         task->remote_token = waker.token;
     }
-    atomic_store(&hub->remote_pending, true);
-    /* Under the lock: once the hub has taken this wake it may end, and the reactor with it. */
-    hub->reactor->ops->poke(hub->reactor);
+    /* Who was here before us has poked it, or is about to: many wakes cost one write. Under the
+       lock: once the hub has taken this wake it may end, and the reactor with it. */
+    if (!atomic_exchange(&hub->remote_pending, true))
+        hub->reactor->ops->poke(hub->reactor);
     pthread_mutex_unlock(&hub->lock);
 }
 
