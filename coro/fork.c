@@ -12,6 +12,7 @@
  */
 #include "hub.h"
 #include "log.h"
+#include "names.h"
 #include "offload.h"
 #include "patch.h"
 
@@ -110,6 +111,7 @@ static void before_fork(void)
     if (atomic_load(&ignored))
         return;
     hubs_lock();
+    names_hold();
     crews_hold();
     remote_events_hold();
     patch_hold();
@@ -123,6 +125,7 @@ static void let_go(void)
     patch_let_go();
     remote_events_let_go();
     crews_let_go();
+    names_let_go();
     hubs_unlock();
 }
 
@@ -140,6 +143,7 @@ static void in_child(void)
         return;
     let_go();
     crews_forked();
+    names_forked();
     seats_forked();
     watchdog_forked();
     hubs_forked(mine);

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <weir/offload.h>
 
 struct out {
     weir_write_fn write;
@@ -122,6 +123,23 @@ static void show_crews(struct out *out)
     crews_each(show_done, out);
 }
 
+static void show_names(const struct out *out)
+{
+    weir_resolve_stats names;
+
+    weir_resolve_stats_read(&names);
+    head(out, "weir_names", "gauge", "Names known, and being looked up.");
+    say(out, "weir_names{state=\"known\"} %u\nweir_names{state=\"asking\"} %u\n", names.known,
+        names.asking);
+    head(out, "weir_names_asked_total", "counter",
+         "Questions for a name, by what answered: a lookup, another's lookup, what was kept.");
+    say(out,
+        "weir_names_asked_total{by=\"lookup\"} %" PRIu64 "\n"
+        "weir_names_asked_total{by=\"shared\"} %" PRIu64 "\n"
+        "weir_names_asked_total{by=\"kept\"} %" PRIu64 "\n",
+        names.asked, names.shared, names.kept);
+}
+
 void weir_coro_metrics(weir_write_fn write, void *arg)
 {
     struct out out = { write, arg };
@@ -129,4 +147,5 @@ void weir_coro_metrics(weir_write_fn write, void *arg)
     if (hub_here_)
         show_hub(&out, hub_here_);
     show_crews(&out);
+    show_names(&out);
 }

@@ -427,6 +427,7 @@ WEIR_API weir_status weir_local_set(weir_local key, void *value) WEIR_MUST_CHECK
 /**
  * Run fn(arg) on a thread and wait for it. At most weir_offload_limit() threads (8) work at
  * once, made when needed and ended after 5 s of idleness; callers beyond that wait in order.
+ * Pools of your own, and jobs that are joined later: weir/offload.h.
  * A call made on such a thread, or outside a coroutine, runs fn at once where it is.
  *
  * The deadline and a cancel count until fn has begun. Then nothing can stop it, and since
@@ -440,11 +441,13 @@ WEIR_API void        weir_offload_limit(unsigned max_threads); /* any thread, at
 
 /**
  * getaddrinfo(3) without blocking the hub, on two threads of its own. A numeric host is
- * answered at once. A lookup that is cancelled or late is left to its thread, which frees it.
+ * answered at once; so is one that was looked up less than 30 s ago (weir_resolve_set() and
+ * weir_resolve_forget() in weir/offload.h). Who asks for the same at the same time shares one
+ * lookup; one who is cancelled or late leaves it to the others, or to its thread.
  *
- * Yields:  yes, unless numeric. Outside a coroutine it blocks.
+ * Yields:  unless it is answered at once. Outside a coroutine it blocks, and asks anew.
  * Owner:   *out is yours, until freeaddrinfo(3).
- * Returns: WEIR_OK; WEIR_CONNECT with the resolver's words (native: its EAI_ code);
+ * Returns: WEIR_OK; WEIR_CONNECT with the resolver's words (native: its EAI_ code, or an errno);
  *          WEIR_TIMEOUT, WEIR_CANCELED, WEIR_NOMEM.
  */
 WEIR_API weir_status weir_resolve(const char *host, const char *service,

@@ -135,6 +135,46 @@ static inline void weir_job_cleanup_(weir_job **job)
     weir_job_free(*job);
 }
 
+/* ---- names ------------------------------------------------------------------------------ */
+
+/*
+ * weir_resolve() keeps what it was told, for the whole process. getaddrinfo(3) does not say how
+ * long an answer holds, so none is kept for longer than 30 s.
+ */
+typedef struct weir_resolve_opts { /* zero in a field means its default */
+    int64_t  keep_ms;        /* an answer (30 s, which is the most) */
+    int64_t  keep_failed_ms; /* that there is no such name (1 s). Other failures are never kept */
+    unsigned max_names;      /* kept at most; the one asked for longest ago goes (256) */
+    unsigned max_threads;    /* lookups at once (2) */
+    bool     keep_nothing;   /* ask each time; askers of the same moment still share a lookup */
+} weir_resolve_opts;
+
+/**
+ * Set how names are kept, from now on; what was kept is forgotten. NULL: the defaults.
+ *
+ * Yields:  no.  Context: any thread.
+ * Returns: WEIR_OK; WEIR_USAGE where a time is negative or above 30 s.
+ */
+WEIR_API weir_status weir_resolve_set(const weir_resolve_opts *opts, weir_error *err);
+
+/**
+ * Forget what is kept of a host (as it was written; NULL: of all): it is looked up anew when it is
+ * asked for next. Lookups that are under way are told to who waits, and not kept.
+ *
+ * Yields:  no.  Context: any thread.
+ */
+WEIR_API void weir_resolve_forget(const char *host);
+
+typedef struct weir_resolve_stats {
+    unsigned known, asking; /* names kept; names being looked up */
+    uint64_t asked;         /* lookups done, */
+    uint64_t kept;          /* askers who were told what was kept, */
+    uint64_t shared;        /* and who joined somebody else's lookup */
+} weir_resolve_stats;
+
+/** Yields: no.  Context: any thread. */
+WEIR_API void weir_resolve_stats_read(weir_resolve_stats *out);
+
 WEIR_END_DECLS
 
 #endif
