@@ -111,6 +111,7 @@ static void before_fork(void)
     if (atomic_load(&ignored))
         return;
     hubs_lock();
+    helpers_hold();
     names_hold();
     crews_hold();
     remote_events_hold();
@@ -126,6 +127,7 @@ static void let_go(void)
     remote_events_let_go();
     crews_let_go();
     names_let_go();
+    helpers_let_go();
     hubs_unlock();
 }
 
@@ -144,6 +146,7 @@ static void in_child(void)
     let_go();
     crews_forked();
     names_forked();
+    helpers_forked();
     seats_forked();
     watchdog_forked();
     hubs_forked(mine);

@@ -326,6 +326,11 @@ void     watchdog_forked(void);
 /* fork.c */
 void fork_mind(void);
 
+/* helper.c: around a fork */
+void helpers_hold(void);
+void helpers_let_go(void);
+void helpers_forked(void);
+
 /* remote_event.c: around a fork */
 void remote_events_hold(void);
 void remote_events_let_go(void);

@@ -1,7 +1,8 @@
 /*
  * weir/process.h - children and signals, for coroutines.
  *
- * Knows:   waiting for a child or a signal without blocking the hub; what a fork leaves of a hub.
+ * Knows:   waiting for a child or a signal without blocking the hub; calling a function in a
+ *          process of its own; what a fork leaves of a hub.
  * Ignores: what the child does.
  * Threads: a hub's own thread, unless a comment says otherwise.
  */
@@ -58,6 +59,84 @@ typedef struct weir_signal {
  */
 WEIR_API weir_status weir_signal_wait(const int *signals, unsigned count, weir_deadline deadline,
                                       weir_signal *out, weir_error *err);
+
+/* ---- a function in a process of its own --------------------------------------------- */
+
+/*
+ * It writes at most `out_room` bytes to `out`, and returns how many; a negative number says that
+ * it failed. `in` is a copy of the caller's bytes.
+ */
+typedef ssize_t (*weir_process_fn)(const void *in, size_t in_size, void *out, size_t out_room);
+
+typedef struct weir_process_call {
+    weir_process_fn fn;
+    const void     *in;
+    size_t          in_size;
+    void           *out;
+    size_t          out_room;
+
+    size_t out_size;    /* what came of it: bytes written; */
+    pid_t  pid;         /* which process it was (0: there was none), */
+    int    wait_status; /* and how it ended, as from waitpid(2) */
+} weir_process_call;
+
+/**
+ * Call a function in a helper process, and wait for what it writes: for code that may crash, that
+ * must be stopped when it takes too long, or that no two threads may run. At most
+ * weir_process_limit() helpers (8) run at once; callers beyond that wait in order.
+ *
+ * The helper is forked for this call alone, from a small fork server that was forked from this
+ * process once, by weir_process_start() or by the first call. It is this program as it was
+ * then, with the same functions and data at the same addresses; a library loaded since is
+ * loaded there too. Of descriptors it has 0 (/dev/null), 1 and 2, so what it says on stderr is
+ * seen; no other one is open. It has one thread, no coroutine and all signals by default. exit(3)
+ * in it runs the program's handlers; returning from fn does not. A call made in it
+ * runs fn at once, where it is.
+ *
+ * Who gives up, by deadline or cancel, has it killed (SIGKILL, with the processes it started, as
+ * far as they stayed in its process group), and is back when it is gone; a result that was there
+ * already is told instead. All helpers are killed when this process ends, however that is.
+ *
+ * It takes two descriptors while it begins, then one; the fork server one more for the process's
+ * life. They are not taken from the budget of weir/budget.h, which is a layer above: who calls
+ * this often takes them there. The hub stands still while bytes are copied, so 1 GiB each way
+ * is the most, and much less is better.
+ *
+ * Yields:  yes. Outside a coroutine it blocks.
+ * Context: any thread.
+ * Owner:   `call`, `in` and `out` are yours; nobody else touches them.
+ * Returns: WEIR_OK; WEIR_FAILED where the function returned a negative number (native: the
+ *          positive one), or its process ended before it had returned, by a signal (native, named
+ *          in the message) or by exit (native: the status); WEIR_TIMEOUT, WEIR_CANCELED;
+ *          WEIR_LOST where the fork server was killed; WEIR_NOMEM (a process, memory, a
+ *          descriptor; native: the errno); WEIR_USAGE.
+ */
+WEIR_API weir_status weir_offload_process(weir_process_call *call, weir_deadline deadline,
+                                          weir_error *err);
+
+/**
+ * Fork the fork server now. Call it in main(), before any thread is made: in the child of a
+ * process with threads, a lock that one of them held stays held for ever. Without it the
+ * first weir_offload_process() forks it, and refuses (WEIR_USAGE) where there are threads that
+ * are not weir's own idle ones.
+ *
+ * Yields:  no. It blocks for as long as a fork of this process takes.
+ * Context: any thread.
+ * Returns: WEIR_OK, also where there is one; WEIR_NOMEM (native: the errno).
+ */
+WEIR_API weir_status weir_process_start(weir_error *err);
+
+/** Set how many helpers may run at once: 1 to 256. Any thread, at any time. */
+WEIR_API void weir_process_limit(unsigned max_at_once);
+
+typedef struct weir_process_stats {
+    pid_t    server;                       /* the fork server; 0: there is none */
+    unsigned running, waiting, max_running; /* helpers; callers that wait for a place */
+    uint64_t done, failed, killed;         /* calls: that returned; that did not; given up */
+} weir_process_stats;
+
+/** Yields: no.  Context: any thread. */
+WEIR_API void weir_process_stats_read(weir_process_stats *out);
 
 /* ---- fork --------------------------------------------------------------------------- */
 
