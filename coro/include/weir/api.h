@@ -29,7 +29,7 @@
  * A variable that is given back when it goes out of scope, on every path:
  *     weir_autoptr(weir_lease) lease = NULL;
  * Exists for weir_pool and weir_chan (freed), weir_lease (released), weir_group (cancelled
- * and joined).
+ * and joined), weir_offload_pool (let go), weir_job (not begun, or waited for).
  */
 #define weir_autoptr(type) __attribute__((cleanup(type##_cleanup_))) type *
 
