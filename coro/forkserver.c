@@ -36,16 +36,13 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434 /* the same everywhere; Linux 5.3 */
-#endif
-
-enum { CONTROL = 3 }; /* the server's only descriptor but 0 to 2, while nobody has called */
+/* The server's descriptors beside 0 to 2, and a call's socket for each helper. */
+enum { CONTROL = 3, ENDED = 4 };
 
 static bool is_helper;
 
@@ -143,7 +140,6 @@ __attribute__((noreturn)) static void be_helper(const struct helper_order *order
 
 struct helper {
     pid_t pid;
-    int   pidfd; /* readable once it has ended */
     int   call;  /* to whoever waits for it; readable once he does not */
     bool  killed;
 };
@@ -174,19 +170,38 @@ static void reap(struct helper *helper)
     kill(-helper->pid, SIGKILL); /* what it has left behind; its number is not another's yet */
     while (waitpid(helper->pid, &status, 0) < 0 && errno == EINTR)
         continue;
-    close(helper->pidfd);
     answer(helper->call, helper->pid, status, 0);
     *helper = helpers[--helper_count];
 }
 
-/* Each takes two descriptors; an order that comes must find room for its own. */
+static bool has_ended(const struct helper *helper)
+{
+    siginfo_t info = { .si_pid = 0 };
+
+    return waitid(P_PID, (id_t)helper->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+           info.si_pid == helper->pid;
+}
+
+/* Some of them have; the kernel does not count how many. */
+static void reap_those_that_ended(void)
+{
+    struct signalfd_siginfo told;
+
+    while (read(ENDED, &told, sizeof told) > 0)
+        continue;
+    for (unsigned i = helper_count; i-- > 0;) /* backwards: the last one fills a gap */
+        if (has_ended(&helpers[i]))
+            reap(&helpers[i]);
+}
+
+/* An order that comes must find room for its descriptors; then one is left for each helper. */
 static unsigned helper_room(void)
 {
     enum { SPARE = 10 };
     struct rlimit limit = { 0, 0 };
 
     getrlimit(RLIMIT_NOFILE, &limit);
-    rlim_t room = limit.rlim_cur > SPARE ? (limit.rlim_cur - SPARE) / 2 : 0;
+    rlim_t room = limit.rlim_cur > SPARE ? limit.rlim_cur - SPARE : 0;
     return room < HELPERS_MAX ? (unsigned)room : HELPERS_MAX;
 }
 
@@ -206,16 +221,7 @@ static void fork_helper(const struct helper_order *order, int call, int memory_f
         return;
     }
     setpgid(pid, pid); /* whichever of us comes first */
-    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    int errnum = errno;
-    helpers[helper_count++] = (struct helper){ pid, pidfd, call, false };
-    if (pidfd >= 0)
-        return;
-    kill_helper(&helpers[helper_count - 1]);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
-    helper_count--;
-    answer(call, 0, 0, errnum);
+    helpers[helper_count++] = (struct helper){ pid, call, false };
 }
 
 /* ---- the server: its orders ------------------------------------------------------------- */
@@ -245,27 +251,31 @@ static bool take_order(int control)
     return true;
 }
 
-__attribute__((noreturn)) static void serve(int control)
+/* Whose callers have let go of them. */
+static void kill_those_given_up(const struct pollfd *calls, unsigned count)
 {
-    static struct pollfd polled[1 + 2 * HELPERS_MAX];
+    for (unsigned i = 0; i < count; i++)
+        if (calls[i].revents)
+            kill_helper(&helpers[i]);
+}
+
+__attribute__((noreturn)) static void serve(void)
+{
+    static struct pollfd polled[2 + HELPERS_MAX];
 
     for (;;) {
         unsigned count = helper_count;
-        polled[0] = (struct pollfd){ .fd = control, .events = POLLIN };
-        for (unsigned i = 0; i < count; i++) {
-            polled[1 + 2 * i] = (struct pollfd){ .fd = helpers[i].pidfd, .events = POLLIN };
-            polled[2 + 2 * i] = (struct pollfd){ .fd = helpers[i].killed ? -1 : helpers[i].call,
-                                                 .events = POLLIN };
-        }
-        if (poll(polled, 1 + 2 * count, -1) < 0 && errno != EINTR)
+        polled[0] = (struct pollfd){ .fd = CONTROL, .events = POLLIN };
+        polled[1] = (struct pollfd){ .fd = ENDED, .events = POLLIN };
+        for (unsigned i = 0; i < count; i++)
+            polled[2 + i] = (struct pollfd){ .fd = helpers[i].killed ? -1 : helpers[i].call,
+                                             .events = POLLIN };
+        if (poll(polled, 2 + count, -1) < 0 && errno != EINTR)
             _exit(1);
-        for (unsigned i = count; i-- > 0;) { /* backwards: the last one fills a gap */
-            if (polled[1 + 2 * i].revents)
-                reap(&helpers[i]);
-            else if (polled[2 + 2 * i].revents)
-                kill_helper(&helpers[i]);
-        }
-        if (polled[0].revents && !take_order(control)) {
+        kill_those_given_up(polled + 2, count);
+        if (polled[1].revents)
+            reap_those_that_ended();
+        if (polled[0].revents && !take_order(CONTROL)) {
             for (unsigned i = 0; i < helper_count; i++)
                 kill_helper(&helpers[i]);
             _exit(0);
@@ -282,6 +292,7 @@ static void stand_on_its_own(void)
 
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
+    signal(SIGCHLD, SIG_DFL); /* ignored, it would reap helpers before we can */
     setsid();
     prctl(PR_SET_NAME, "weir-forkserver");
     if (nothing >= 0)
@@ -299,10 +310,14 @@ __attribute__((noreturn)) static void be_server(int control)
     closefrom(CONTROL + 1);
     fcntl(CONTROL, F_SETFD, FD_CLOEXEC);
     fcntl(CONTROL, F_SETFL, 0);
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
     pid_t self = getpid();
-    if (send(CONTROL, &self, sizeof self, MSG_NOSIGNAL) != (ssize_t)sizeof self)
+    if (signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK) != ENDED ||
+        send(CONTROL, &self, sizeof self, MSG_NOSIGNAL) != (ssize_t)sizeof self)
         _exit(1);
-    serve(CONTROL);
+    serve();
 }
 
 /* It says its number; nothing, when it could not be made. */

@@ -102,7 +102,8 @@ typedef struct weir_process_call {
  * this often takes them there. The hub stands still while bytes are copied, so 1 GiB each way
  * is the most, and much less is better.
  *
- * Yields:  yes. Outside a coroutine it blocks.
+ * Yields:  yes; the first call forks before it does, see weir_process_start(). Outside a
+ *          coroutine it blocks.
  * Context: any thread.
  * Owner:   `call`, `in` and `out` are yours; nobody else touches them.
  * Returns: WEIR_OK; WEIR_FAILED where the function returned a negative number (native: the
