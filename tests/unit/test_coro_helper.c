@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "coro_unit.h"
+#include "under_valgrind.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -599,6 +600,8 @@ static weir_status call_without_descriptors(void *arg)
 static void without_descriptors_it_says_so_and_loses_nothing(void **state)
 {
     (void)state;
+    if (under_valgrind()) /* it keeps some of them for itself, and says so in its own way */
+        skip();
     run_real(call_without_descriptors, NULL);
 }
 
