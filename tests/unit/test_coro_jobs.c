@@ -168,6 +168,14 @@ static void what_no_pool_can_be_is_refused(void **state)
     weir_offload_pool_free(NULL);
 }
 
+static int64_t cpu_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
 static weir_status let_threads_idle(void *arg)
 {
     weir_offload_pool *pool = new_pool(
@@ -189,8 +197,10 @@ static weir_status let_threads_idle(void *arg)
     for (int i = 0; i < 4; i++)
         weir_job_free(jobs[i]);
     await_threads(pool, 1);
-    sleep_ms(100);
-    HOLDS_EQ(stats_of(pool).threads, 1); /* the one that stays */
+    int64_t used = cpu_ms();
+    sleep_ms(200);
+    HOLDS_EQ(stats_of(pool).threads, 1); /* the one that stays, */
+    HOLDS(cpu_ms() - used < 40);         /* and sleeps */
     HOLDS_EQ(weir_offload_pool_resize(pool, 4, 0, NULL), WEIR_OK);
     await_threads(pool, 0);
     weir_offload_pool_free(pool);
