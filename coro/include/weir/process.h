@@ -97,7 +97,7 @@ typedef struct weir_process_call {
  * far as they stayed in its process group), and is back when it is gone; a result that was there
  * already is told instead. All helpers are killed when this process ends, however that is.
  *
- * It takes two descriptors while it begins, then one; the fork server one more for the process's
+ * It takes three descriptors while it begins, then one; the fork server one more for the process's
  * life. They are not taken from the budget of weir/budget.h, which is a layer above: who calls
  * this often takes them there. The hub stands still while bytes are copied, so 1 GiB each way
  * is the most, and much less is better.
