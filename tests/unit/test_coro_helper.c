@@ -208,7 +208,8 @@ static void bytes_go_in_and_come_out_while_the_hub_goes_on(void **state)
 static void outside_of_a_coroutine_it_blocks(void **state)
 {
     char              out[4];
-    weir_process_call call = { .fn = reverse, .in = "abc", .in_size = 3, .out = out, .out_room = 4 };
+    weir_process_call call = { .fn = reverse, .in = "abc", .in_size = 3, .out = out,
+                               .out_room = sizeof out };
 
     (void)state;
     assert_int_equal(weir_offload_process(&call, weir_in_ms(20000), NULL), WEIR_OK);
