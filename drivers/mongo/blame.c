@@ -76,6 +76,21 @@ bool mo_may_talk_at_all(struct mo_client *client)
     return refuse(client, self);
 }
 
+/* The library destroys it. If that is not our doing, its user has asked for it: from here on nobody
+   may touch what he has freed, and he is not to get it from weir_mongo() again. */
+void mo_client_goes(struct mo_client *client)
+{
+    const weir_conn *conn = client->conn;
+
+    if (client->closing || client->destroyed)
+        return;
+    client->destroyed = true;
+    client->mongoc = NULL;
+    LOG(WEIR_LOG_ERROR, "mongoc_client_destroy() was called on client %llu, leased at %s: it is "
+        "the pool's, which closes it when its lease ends", (unsigned long long)client->id,
+        place(conn ? weir_conn_site(conn) : client->site));
+}
+
 /* ---- what went wrong --------------------------------------------------------------- */
 
 static void note(struct mo_note *note, weir_status status, const char *fmt, va_list args)
@@ -139,12 +154,19 @@ static void command_failed(const mongoc_apm_command_failed_t *event)
     say(client->answer.text, sizeof client->answer.text, "%s", error.message);
 }
 
+/* A client that is destroyed says so even where no stream of ours is left to be told. */
+static void topology_closed(const mongoc_apm_topology_closed_t *event)
+{
+    mo_client_goes(mongoc_apm_topology_closed_get_context(event));
+}
+
 static mongoc_apm_callbacks_t *callbacks; /* one set for the process */
 
 void mo_watch_prepare(void)
 {
     callbacks = mongoc_apm_callbacks_new();
     mongoc_apm_set_command_failed_cb(callbacks, command_failed);
+    mongoc_apm_set_topology_closed_cb(callbacks, topology_closed);
 }
 
 /* Done for each lease, since a user may have set callbacks of his own: a copy, no allocation. */
@@ -185,7 +207,8 @@ weir_status mo_blame(struct mo_client *client, weir_error *err)
         return fill_in(err, WEIR_USAGE, WEIR_OUTCOME_NOT_SENT, 0, client->intrusion);
     if (client->destroyed)
         return fill_in(err, WEIR_USAGE, WEIR_OUTCOME_NOT_SENT, 0,
-                       "mongoc_client_destroy() was called on a lease's client");
+                       "mongoc_client_destroy() was called on a lease's client, which is the "
+                       "pool's: end the lease instead");
     if (client->cut.status)
         return blame_note(&client->cut, outcome(client), err);
     if (client->trouble.status)

@@ -12,9 +12,9 @@
  * and cursors (mongoc_client_reset), every stream fails, and then it is destroyed. The exception
  * is a transaction that was left open, which a polite farewell aborts.
  *
- * Whatever a user has made from the client and kept points into it. In builds with WEIR_DEBUG
- * the last few clients of a pool are therefore not destroyed at once but kept as tombstones,
- * without a socket: a call on one is refused, with the place of the lease it came from, instead
+ * Whatever a user has made from the client and kept points into it. The last few clients of a
+ * pool are therefore not destroyed at once but kept as tombstones, without sockets and buffers,
+ * some 25 KiB each: a call on one is refused, with the place of the lease it came from, instead
  * of meeting freed memory.
  */
 #include "mongo_internal.h"
@@ -199,7 +199,7 @@ void mo_client_free(struct mo_client *client)
     if (!client)
         return;
     client->closing = true;
-    if (client->mongoc && !client->destroyed)
+    if (client->mongoc)
         mongoc_client_destroy(client->mongoc);
     LIST_EACH(node, &client->buried) {
         list_unlink(node);
@@ -213,31 +213,38 @@ void mo_client_free(struct mo_client *client)
 static void hang_up(struct mo_client *client)
 {
     mo_cut(client, WEIR_CLOSED, "closed");
-    if (!client->destroyed)
+    if (client->mongoc)
         mongoc_client_reset(client->mongoc);
     LIST_EACH(node, &client->streams)
         mo_stream_hang_up(LIST_OF(node, struct mo_stream, link), ECANCELED);
 }
 
-#ifdef WEIR_DEBUG
+/* Unless somebody is parked in one of them, and will look into it when he wakes. */
+static void shed_buffers(const struct mo_client *client, struct list *streams)
+{
+    LIST_EACH(node, streams) {
+        struct mo_stream *stream = LIST_OF(node, struct mo_stream, link);
+        if (client->inside)
+            continue;
+        free(stream->buffer);
+        stream->buffer = NULL;
+    }
+}
+
 static void entomb(struct mo_client *client)
 {
     struct mo_config  *config = client->config;
     struct mo_client **place = &config->tombstones[config->next_tombstone++ % MO_TOMBSTONES];
 
     mo_client_free(*place);
+    shed_buffers(client, &client->streams);
+    shed_buffers(client, &client->buried);
     client->site = weir_conn_site(client->conn);
     client->conn = NULL;
     client->config = NULL;
     client->closing = false;
     *place = client;
 }
-#else
-static void entomb(struct mo_client *client)
-{
-    mo_client_free(client);
-}
-#endif
 
 static bool can_be_polite(const struct mo_client *client)
 {

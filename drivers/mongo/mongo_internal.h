@@ -30,7 +30,7 @@
 
 enum {
     MO_BUFFER = 16 * 1024, /* a stream's own: a small reply is there after one system call */
-    MO_TOMBSTONES = 8      /* of a pool, in builds with WEIR_DEBUG: see client.c */
+    MO_TOMBSTONES = 8      /* of a pool: see client.c */
 };
 
 /* What a pool connects with: merged from the options and the URI, checked, nothing missing. */
@@ -74,7 +74,7 @@ struct mo_transaction {
 struct mo_client {
     weir_conn        *conn;   /* NULL: discarded */
     struct mo_config *config; /* NULL then, too */
-    mongoc_client_t  *mongoc;
+    mongoc_client_t  *mongoc; /* NULL: its user has destroyed it */
     struct list       streams; /* that the library has */
     struct list       buried;  /* that it has given up: freed with the client, since a call of
                                   another coroutine may be inside of one */
@@ -242,6 +242,7 @@ static inline bool mo_may_talk(struct mo_client *client)
     return (self && client->conn && self == client->conn->user) || mo_may_talk_at_all(client);
 }
 
+void mo_client_goes(struct mo_client *client); /* the library destroys it: is that our doing? */
 void mo_cut(struct mo_client *client, weir_status status, const char *fmt, ...) WEIR_PRINTF(3, 4);
 void mo_cut_by(struct mo_client *client, weir_status status, const char *what); /* its user */
 void mo_trouble(struct mo_client *client, const char *fmt, ...) WEIR_PRINTF(2, 3);

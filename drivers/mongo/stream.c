@@ -479,8 +479,7 @@ static void own_destroy(mongoc_stream_t *base)
 {
     struct mo_stream *stream = (struct mo_stream *)base;
 
-    if (!stream->client->closing)
-        stream->client->destroyed = true;
+    mo_client_goes(stream->client);
     let_go(stream);
 }
 

@@ -540,6 +540,7 @@ static void a_wrong_password_is_sent_once(void **state)
 static void libmongoc_can_log_in_itself(void **state)
 {
     (void)state;
+    lab_accept_stillness(); /* it derives its key on the hub, which that option accepts */
     run(&(struct scene){ .server = { .user = "weir", .password = "pencil", .strict = true },
                          .opts.library_scram = true, .body = rests });
 }
@@ -595,7 +596,6 @@ static void a_farewell_that_nobody_answers_ends_in_time(void **state)
                          .body = mute_farewell });
 }
 
-#ifdef WEIR_DEBUG
 static weir_status after_its_end(mongoc_client_t *client, struct scene *me)
 {
     bson_error_t error = { 0 };
@@ -618,7 +618,68 @@ static void a_client_that_was_discarded_is_refused(void **state)
     (void)state;
     run(&(struct scene){ .body = after_its_end });
 }
-#endif
+
+/* Its stream went before it, so that no stream can tell. */
+static weir_status destroyed_when_lost(mongoc_client_t *client, struct scene *me)
+{
+    unsigned     logged = lab_logged("leased at test_mongo_set.c");
+    bson_error_t error = { 0 };
+    weir_error   err;
+
+    mongo_mock_rule(me->mock, 0, &(struct mock_rule){ .command = "find", .deed = MOCK_CLOSE,
+                                                      .times = 1 });
+    lab_check(mongo_find(client, "db", 0, &error) < 0);
+    lab_equal(mongo_mock_counts(me->mock, MOCK_EVERY).open, 0);
+    mongoc_client_destroy(client);
+    lab_equal(weir_lease_error(me->lease, &err), WEIR_USAGE);
+    lab_says(err.message, "mongoc_client_destroy() was called on a lease's client");
+    lab_equal(lab_logged("leased at test_mongo_set.c"), logged + 1);
+    lab_check(!weir_mongo(me->lease));
+    if (lease_another(me))
+        return WEIR_FAILED;
+    need_mongo(mongo_find(weir_mongo(me->lease), "db", 0, &error) == 3, error);
+    lab_equal(lab_stats(me->pool).closed[WEIR_CLOSE_BROKEN], 1);
+    return WEIR_OK;
+}
+
+/* Its farewell to the server fails meanwhile, and takes the stream with it. */
+static weir_status destroyed_in_a_silence(mongoc_client_t *client, struct scene *me)
+{
+    bson_error_t error = { 0 };
+    weir_error   err;
+
+    need_mongo(mongo_find(client, "db", 0, &error) == 3, error);
+    mongo_mock_rule(me->mock, 0, &(struct mock_rule){ .command = "endSessions",
+                                                      .deed = MOCK_CLOSE });
+    mongoc_client_destroy(client);
+    lab_equal(mongo_mock_seen(me->mock, 0, "endSessions"), 1);
+    lab_equal(weir_lease_error(me->lease, &err), WEIR_USAGE);
+    lab_equal(weir_lease_close(me->lease), WEIR_OK);
+    me->lease = NULL;
+    lab_check(lab_settle(me->pool, 0, 2000));
+    return WEIR_OK;
+}
+
+/* A tombstone: the lease is over, the client was discarded, and only then is it destroyed. */
+static weir_status destroyed_after_its_end(mongoc_client_t *client, struct scene *me)
+{
+    unsigned logged = lab_logged("leased at test_mongo_set.c");
+
+    lab_equal(weir_lease_close(me->lease), WEIR_OK);
+    me->lease = NULL;
+    lab_check(lab_settle(me->pool, 0, 2000));
+    mongoc_client_destroy(client);
+    lab_equal(lab_logged("leased at test_mongo_set.c"), logged + 1);
+    return WEIR_OK;
+}
+
+static void a_client_that_its_user_destroys_is_noticed_without_a_stream(void **state)
+{
+    (void)state;
+    run(&(struct scene){ .body = destroyed_when_lost });
+    run(&(struct scene){ .body = destroyed_in_a_silence });
+    run(&(struct scene){ .body = destroyed_after_its_end });
+}
 
 /* ---- two in one client ------------------------------------------------------------- */
 
@@ -706,9 +767,8 @@ int main(int argc, char **argv)
         LAB_TCP(libmongoc_can_log_in_itself),
         LAB_TCP(sessions_are_ended_on_request_only),
         LAB_TCP(a_farewell_that_nobody_answers_ends_in_time),
-#ifdef WEIR_DEBUG
         LAB_TCP(a_client_that_was_discarded_is_refused),
-#endif
+        LAB_TCP(a_client_that_its_user_destroys_is_noticed_without_a_stream),
         LAB_TCP(intruders_in_the_middle_of_a_scan_are_refused),
         LAB_TCP(a_pool_is_closed_while_a_client_connects),
     };

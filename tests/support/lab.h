@@ -64,6 +64,10 @@ int lab_main_(int argc, char **argv, const struct CMUnitTest *tests, size_t coun
  */
 void lab_run(weir_fn body, void *arg);
 
+/* In the next run the hub may stand still: a library is asked to compute on it. (It must not
+   block all the same.) */
+void lab_accept_stillness(void);
+
 /* ---- in coroutines ------------------------------------------------------------------ */
 
 void lab_record(const char *site, const char *fmt, ...) WEIR_PRINTF(2, 3);

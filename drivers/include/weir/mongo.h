@@ -101,8 +101,8 @@ WEIR_API weir_status weir_mongo_pool_new(const weir_mongo_opts *opts, weir_pool 
  *
  * Databases, collections, cursors, sessions, bulk operations and GridFS objects made from it
  * must be destroyed before the lease ends, since they speak through it. What comes later is
- * refused and logged, where the client still lives; builds with WEIR_DEBUG keep clients that
- * were discarded for a while, so that it is noticed there, too.
+ * refused and logged, where the client still lives, or is among the last eight that its pool
+ * has discarded; later than that it meets freed memory.
  *
  * A lease that ends puts back what mongoc_client_set_read_prefs(), _set_read_concern(),
  * _set_write_concern() and _set_apm_callbacks() have changed (not with WEIR_RESET_NONE), and
@@ -114,8 +114,12 @@ WEIR_API weir_status weir_mongo_pool_new(const weir_mongo_opts *opts, weir_pool 
  * A client is replaced, not repaired: after a deadline or a cancel in the middle of a call every
  * further call on it fails, and after a lost connection it is closed when the lease ends.
  *
- * Owner:   borrowed; valid as long as the lease. Don't mongoc_client_destroy() it.
- * Returns: NULL, and logs, for a lease that is over or of another driver.
+ * Owner:   borrowed; valid as long as the lease. It is not yours to mongoc_client_destroy(): if
+ *          you do, that is logged, weir_lease_error() says WEIR_USAGE, and the lease's end closes
+ *          what is left. (It goes unnoticed, and ends in a crash, where you have set callbacks of
+ *          your own and the connection was lost before.)
+ * Returns: NULL, and logs, for a lease that is over or of another driver; NULL where you have
+ *          destroyed the client.
  */
 WEIR_API mongoc_client_t *weir_mongo(weir_lease *lease);
 
