@@ -103,17 +103,33 @@ void life_note_failure(struct database *db, const weir_error *err, weir_status e
         snprintf(t->first_emfile, sizeof t->first_emfile, "%s", err->message);
 }
 
+/* Of those that no accident touched. The time off is as of the last tick: less than there was, at
+   the beginning. */
+static void note_wait(struct database *db, int64_t began, int64_t off, unsigned behind)
+{
+    struct tally *t = &db->tally;
+    int64_t       now = watch_clock_ns(), took_us = (now - began) / 1000;
+
+    if (began < db->calm_since_ns || took_us <= (int64_t)t->calm_wait_max_us)
+        return;
+    took_us -= (watch_off_now_ns() - off) / 1000;
+    if (took_us <= (int64_t)t->calm_wait_max_us)
+        return;
+    t->calm_wait_max_us = (uint64_t)took_us;
+    t->calm_wait_behind = behind;
+    t->calm_wait_at_s = watch_seconds();
+}
+
 weir_status life_acquire_at(struct database *db, weir_deadline deadline, weir_lease **out,
                             weir_error *err, const char *site)
 {
-    int64_t     began = watch_clock_ns();
+    int64_t     began = watch_clock_ns(), off = watch_off_ns();
+    unsigned    behind = db->now.waiting;
     weir_status status = weir_acquire_at(db->pool, deadline, out, err, site);
-    int64_t     took = watch_clock_ns() - began;
 
     if (status == WEIR_OK)
-        spread_add(&db->tally.wait, took);
-    if (began >= db->calm_since_ns && (uint64_t)took / 1000 > db->tally.calm_wait_max_us)
-        db->tally.calm_wait_max_us = (uint64_t)took / 1000;
+        spread_add(&db->tally.wait, watch_clock_ns() - began);
+    note_wait(db, began, off, behind);
     return status;
 }
 

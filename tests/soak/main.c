@@ -68,6 +68,8 @@ static weir_status start_lives(void *arg)
         if (number % PLAN_BLOCK == 0)
             life_plan_block(db, number, plan);
         accidents_gate();
+        if (!crowd_wait(db))
+            return WEIR_FAILED;
         enum kind kind = (enum kind)plan[number % PLAN_BLOCK];
         soak.started++; /* now, since spawning may wait while the others count on */
         if (!weir_spawn(db->lives, life_run, life_pack(db, number, kind))) {
@@ -269,16 +271,6 @@ static void count_connections(struct database *db)
     }
 }
 
-/*
- * What weir/mongo.h forbids is noticed and refused where the client still lives. Where it has been
- * discarded, which an accident brings about, this is memory that was freed, unless the library was
- * built with WEIR_DEBUG: so these kinds are for whoever names them.
- */
-static bool is_reckless(unsigned kind)
-{
-    return kind == OUTLIVE || kind == MISUSE;
-}
-
 /* Which lives it gets. After preparing: not every server has everything. */
 static void share_out(struct database *db)
 {
@@ -288,14 +280,13 @@ static void share_out(struct database *db)
 
     for (unsigned kind = 1; kind < KINDS; kind++) {
         knows[kind] = db->dialect->knows[kind] && (kind != OPEN_TRANSACTION || db->transactions);
-        kinds += knows[kind] && !is_reckless(kind);
+        kinds += knows[kind];
     }
     for (unsigned kind = 1; kind < KINDS; kind++) {
         if (!knows[kind])
             continue;
         db->share[kind] = o->share[kind];
-        if (!is_reckless(kind))
-            db->share[kind] += o->misbehave / kinds + (so_far++ < o->misbehave % kinds);
+        db->share[kind] += o->misbehave / kinds + (so_far++ < o->misbehave % kinds);
         behave -= db->share[kind];
     }
     db->share[WELL_BEHAVED] = behave;
@@ -321,20 +312,6 @@ static void settle_in(struct database *db)
                 soak.options.duration_s ? UINT64_C(1) << 25 : soak.options.coroutines * 4);
 }
 
-/* Of two, one gets what it needs to be at its limit, and the other all that are left. */
-static void share_crowd(void)
-{
-    unsigned left = soak.options.concurrency;
-
-    EACH_DATABASE(db) {
-        db->concurrency = soak.databases > 1 ? db->dialect->crowd * soak.options.cap : 0;
-        left -= db->concurrency;
-    }
-    EACH_DATABASE(db)
-        if (!db->concurrency)
-            db->concurrency = left;
-}
-
 static void prepare(void)
 {
     weir_log_set(log_line, NULL, WEIR_LOG_WARN);
@@ -344,7 +321,7 @@ static void prepare(void)
                                                                  .place = place };
     EACH_DATABASE(db)
         settle_in(db);
-    share_crowd();
+    crowd_share();
     lower_limit();
     watch_open();
     accidents_plan();

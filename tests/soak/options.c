@@ -45,7 +45,8 @@ static const char help_text[] =
     "  --coroutines N        lives to live at least (200000)\n"
     "  --duration-s S        start lives for this long instead of counting them\n"
     "  --concurrency N       lives at the same time (1000; mongo alone: 5 for a connection); of\n"
-    "                        both, MongoDB has 4 for each of its connections\n"
+    "                        both, so many at most: those with a connection, and as many as are\n"
+    "                        served in 150 ms; MongoDB has at most 4 for each of its connections\n"
     "  --cap N               connections of each pool at most (24; both: 40)\n"
     "  --nofile N            descriptors of this process at most, RLIMIT_NOFILE (96)\n"
     "  --idle-timeout-ms N   an unused connection is closed after this long (1000)\n"
@@ -77,8 +78,8 @@ static const char help_text[] =
     "  --help\n"
     "\n"
     "Kinds of misbehaviour: forget, cancel_wait, cancel_connect, cancel_query, timeout_wait,\n"
-    "timeout_query, open_transaction, half_read, nested, nested_local. Only MongoDB, and only when\n"
-    "named, for a library built with WEIR_DEBUG: outlive, misuse.\n";
+    "timeout_query, open_transaction, half_read, nested, nested_local; with MongoDB also outlive and\n"
+    "misuse.\n";
 
 static void die(const char *fmt, ...) WEIR_PRINTF(1, 2) __attribute__((noreturn));
 static void die(const char *fmt, ...)

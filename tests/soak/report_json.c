@@ -229,6 +229,7 @@ static void database(FILE *f, const struct database *db)
     what_lives_did(f, &db->tally);
     number(f, "emfile_surfaced", db->tally.emfile_surfaced);
     number(f, "calm_wait_max_us", db->tally.calm_wait_max_us);
+    number(f, "calm_wait_behind", db->tally.calm_wait_behind);
     number(f, "calm_gap_max_us", db->tally.calm_gap_max_us);
     number(f, "calm_connections_min", db->tally.calm_held_min);
     number(f, "connections_peak", most_held(db));

@@ -8,6 +8,7 @@
  *     target.c    where a server is            accident.c     what is done to a server
  *     relay.c     a network that can fail      verify.c       the verdict
  *     life.c      one life, and its patience   progress.c     the line on the screen
+ *     crowd.c     how many of them at a time
  *     deed.c      what all good work shares    report_*.c     the files that stay
  *     misdeed.c   ways to misbehave            naive.c        the same without weir's care
  *     ledger.c    which rows must be there     fetch.c        a task that needs two descriptors
@@ -182,10 +183,13 @@ struct tally {
     char     first_failure[WEIR_ERROR_TEXT + 60]; /* of a well-behaved life that gave up */
     int64_t  last_answer_ns;
     /* without an accident of its own: */
-    uint64_t calm_wait_max_us; /* longest wait for a connection */
+    uint64_t calm_wait_max_us; /* longest wait for a connection, */
+    uint32_t calm_wait_behind; /* behind so many others, */
+    double   calm_wait_at_s;   /* which ended then */
     uint64_t calm_gap_max_us;  /* longest time in which somebody waited and nobody got one */
     uint32_t calm_held_min;    /* fewest connections it had while somebody waited; 0: never did */
     int64_t  last_lease_ns;    /* given out, or nobody waited */
+    int64_t  last_lease_off_ns; /* watch_off_ns() then */
     struct spread wait;  /* from acquire to lease, where it was had */
     struct spread query; /* answered ones */
 };
@@ -225,8 +229,8 @@ struct dialect {
     const char *title;              /* "MySQL": to people */
     const char *server;             /* what script/private-server calls its server */
     bool        by_relay;           /* a private server, too: nothing else makes it refuse */
-    unsigned    crowd;              /* lives at a time for a connection, beside another database;
-                                       0: all that are left */
+    unsigned    crowd;              /* lives at a time for a connection at most, beside another
+                                       database; 0: all that are left */
     uint8_t     of_twenty[DEEDS];   /* good deeds: how often each */
     bool        knows[KINDS];       /* ways to misbehave that make sense with it */
 
@@ -259,7 +263,9 @@ struct database {
     const struct dialect *dialect;
     unsigned        place;      /* in `dialects` */
     unsigned        share[KINDS];
-    unsigned        concurrency;
+    unsigned        concurrency; /* lives at a time, at most */
+    unsigned        room;        /* for so many of them at present: crowd.c */
+    double          leases_per_s;
     uint64_t        numbered;   /* lives planned so far */
     struct target   target;
     struct relay   *relay;
@@ -359,6 +365,11 @@ void   watch_query_answered(struct database *db, int64_t took_ns);
 double watch_seconds(void);
 int64_t watch_clock_ns(void);
 
+/* For how long this thread was ready and the kernel ran somebody else, until the last tick, or
+   until now: a span that is judged is shorter by it. */
+int64_t watch_off_ns(void);
+int64_t watch_off_now_ns(void);
+
 /* 0 at the start, 1 when everything asked for is done. */
 double watch_done_part(void);
 
@@ -413,6 +424,12 @@ void life_note_failure(struct database *db, const weir_error *err, weir_status e
 /* Worth another attempt after this? Sleeps before it says yes. */
 bool life_tries_again(struct life *life, unsigned attempt, const weir_error *err);
 
+/* ---- how many of them --------------------------------------------------------------- */
+
+void crowd_share(void);
+void crowd_look(struct database *db, uint64_t leases, int64_t ns);
+bool crowd_wait(const struct database *db);
+
 /* ---- deeds: each says WEIR_OK, or why not in *err ----------------------------------- */
 
 enum deed   deed_draw(struct life *life);
@@ -429,7 +446,7 @@ weir_status misdeed_do(struct life *life, weir_error *err);
 struct check {
     bool ok;
     char name[80];
-    char found[240];
+    char found[320];
 };
 
 enum { CHECKS_MAX = 24 };

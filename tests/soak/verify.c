@@ -72,19 +72,23 @@ static void check_lives(struct database *db)
 }
 
 /*
- * Where two pools share the descriptors, neither may live at the other's expense. Turns are taken
- * in order, so that a pool which gives out leases starves nobody; how long one waits for his turn
- * is mostly a matter of how many are before him and how fast the server is.
+ * Where two pools share the descriptors, neither may live at the other's expense: with the queues
+ * that crowd.c allows, nobody waits for a second. With one database the crowd is what somebody
+ * asked for, and the wait follows from that; only that leases are given out is judged then.
  */
 static void check_starving(struct database *db)
 {
     const struct tally *t = &db->tally;
 
-    check(t->calm_gap_max_us <= STARVING_MS * 1000, db, "nobody starved", "with no accident of its "
-          "own, never did %.0f ms pass in which somebody waited and nobody got a connection (at "
-          "most %d); the longest wait was %.0f ms; at least %u connections were open",
-          (double)t->calm_gap_max_us / 1000, STARVING_MS, (double)t->calm_wait_max_us / 1000,
-          t->calm_held_min);
+    bool served = t->calm_gap_max_us <= STARVING_MS * 1000;
+    bool soon = soak.databases == 1 || t->calm_wait_max_us <= STARVING_MS * 1000;
+
+    check(served && soon, db, "nobody starved", "with no accident of its own the longest wait was "
+          "%.0f ms, behind %u others, until %.1f s%s; for %.0f ms nobody got a connection while "
+          "somebody waited (at most %d); at least %u connections were open; time in which the "
+          "kernel ran others is not counted", (double)t->calm_wait_max_us / 1000,
+          t->calm_wait_behind, t->calm_wait_at_s, soak.databases > 1 ? " (at most 1000 ms)" : "",
+          (double)t->calm_gap_max_us / 1000, STARVING_MS, t->calm_held_min);
 }
 
 /* ---- descriptors -------------------------------------------------------------------- */

@@ -7,7 +7,8 @@
  *
  * The alarm is late by the time in which nobody let the hub turn. Time in which its thread was
  * ready and the kernel ran somebody else is no fault of the hub: the kernel counts it in the
- * second field of /proc/thread-self/schedstat, and it is taken off.
+ * second field of /proc/thread-self/schedstat, and it is taken off. So it is with the longest
+ * waits for a turn.
  */
 #define _GNU_SOURCE
 #include "soak.h"
@@ -30,6 +31,7 @@ static struct {
     int           schedstat;
     int64_t       last_ns;     /* the last tick */
     int64_t       last_off_ns; /* time ready but not running, until then */
+    int64_t       looked_ns;   /* at the pools */
     int64_t       stretch_ns;  /* length of a sample now */
     int64_t       sample_ns;   /* when the next one is due */
     struct sample now;         /* the one that is being made */
@@ -135,6 +137,16 @@ static long second_number(int fd)
     text[n] = 0;
     (void)strtol(text, &end, 10);
     return strtol(end, NULL, 10);
+}
+
+int64_t watch_off_ns(void)
+{
+    return watch.last_off_ns;
+}
+
+int64_t watch_off_now_ns(void)
+{
+    return second_number(watch.schedstat);
 }
 
 static uint64_t rss_kb(void)
@@ -244,7 +256,7 @@ static void finish_sample(int64_t now)
 
 static void note_stall(int64_t now)
 {
-    int64_t off = second_number(watch.schedstat);
+    int64_t off = watch_off_now_ns();
     double  late_ms = (double)(now - watch.last_ns - TICK_NS - (off - watch.last_off_ns)) / 1e6;
 
     if (late_ms > soak.watch.stall_max_ms) {
@@ -286,10 +298,13 @@ static void note_turns(struct database *db, uint64_t acquired_before, uint32_t h
     struct tally          *t = &db->tally;
     bool                   is_calm = now >= db->calm_since_ns;
 
-    if (!s->waiting || s->acquired != acquired_before || t->last_lease_ns < db->calm_since_ns)
+    if (!s->waiting || s->acquired != acquired_before || t->last_lease_ns < db->calm_since_ns) {
         t->last_lease_ns = now;
-    if (is_calm && (uint64_t)(now - t->last_lease_ns) / 1000 > t->calm_gap_max_us)
-        t->calm_gap_max_us = (uint64_t)(now - t->last_lease_ns) / 1000;
+        t->last_lease_off_ns = watch.last_off_ns;
+    }
+    int64_t gap_ns = now - t->last_lease_ns - (watch.last_off_ns - t->last_lease_off_ns);
+    if (is_calm && gap_ns / 1000 > (int64_t)t->calm_gap_max_us)
+        t->calm_gap_max_us = (uint64_t)gap_ns / 1000;
     if (is_calm && s->waiting && now - soak.watch.began_ns > SETTLED_NS &&
         (!t->calm_held_min || held < t->calm_held_min))
         t->calm_held_min = held;
@@ -308,9 +323,11 @@ static void look_at_pools(int64_t now)
         uint32_t held = s->connecting + s->idle + s->in_use + s->resetting + s->closing;
         *most = larger(*most, held);
         note_turns(db, acquired, held, now);
+        crowd_look(db, s->acquired - acquired, now - watch.looked_ns);
         in_use += s->in_use;
         waiting += s->waiting;
     }
+    watch.looked_ns = now;
     watch.now.in_use = larger(watch.now.in_use, in_use);
     watch.now.waiting = larger(watch.now.waiting, waiting);
 }
@@ -357,8 +374,8 @@ void watch_open(void)
 void watch_start(void)
 {
     soak.watch.fds_base = fds_open_now();
-    soak.watch.began_ns = watch.last_ns = watch.rate_ns = watch_clock_ns();
-    watch.last_off_ns = second_number(watch.schedstat);
+    soak.watch.began_ns = watch.last_ns = watch.rate_ns = watch.looked_ns = watch_clock_ns();
+    watch.last_off_ns = watch_off_now_ns();
     watch.stretch_ns = FIRST_STRETCH_NS;
     watch.sample_ns = watch.last_ns + watch.stretch_ns;
     if (weir_alarm_reserve(1) != WEIR_OK) {
