@@ -27,15 +27,20 @@
 /* ---- making one -------------------------------------------------------------------- */
 
 /* The version was checked when the pool was made. */
-static bool set_api(mongoc_client_t *mongoc, const char *text)
+static bool set_api(mongoc_client_t *mongoc, const weir_mongo_opts *opts)
 {
+    const char                 *text = opts->api_version;
     mongoc_server_api_version_t version;
     bson_error_t                error;
 
     if (!text || !mongoc_server_api_version_from_string(text, &version))
         return true;
     mongoc_server_api_t *api = mongoc_server_api_new(version);
-    bool                 set = mongoc_client_set_server_api(mongoc, api, &error);
+    if (opts->api_strict)
+        mongoc_server_api_strict(api, true);
+    if (opts->api_deprecation_errors)
+        mongoc_server_api_deprecation_errors(api, true);
+    bool set = mongoc_client_set_server_api(mongoc, api, &error);
     mongoc_server_api_destroy(api);
     return set;
 }
@@ -55,7 +60,7 @@ static struct mo_client *client_new(weir_conn *conn, struct mo_config *config)
     if (client->stillborn)
         mo_stream_hang_up(client->stillborn, ENOMEM);
     client->mongoc = client->stillborn ? mongoc_client_new_from_uri(config->uri) : NULL;
-    if (!client->mongoc || !set_api(client->mongoc, config->opts.api_version)) {
+    if (!client->mongoc || !set_api(client->mongoc, &config->opts)) {
         mo_client_free(client);
         return NULL;
     }

@@ -263,6 +263,9 @@ static weir_status check_fields(const struct mo_config *config, weir_error *err)
 
     if (api && !mongoc_server_api_version_from_string(api, &version))
         return weir_error_set(err, WEIR_USAGE, "api_version must be \"1\", or left out");
+    if (!api && (config->opts.api_strict || config->opts.api_deprecation_errors))
+        return weir_error_set(err, WEIR_USAGE,
+                              "api_strict and api_deprecation_errors need an api_version: \"1\"");
     if (config->opts.direct && (!hosts || hosts->next))
         return weir_error_set(err, WEIR_USAGE, "direct needs a URI that names one server");
     return WEIR_OK;
@@ -445,6 +448,8 @@ static weir_status choose_login(struct mo_config *config, weir_error *err)
     user->password = mongoc_uri_get_password(uri);
     user->source = mongoc_uri_get_auth_source(uri);
     user->api_version = config->opts.api_version;
+    user->api_strict = config->opts.api_strict;
+    user->api_deprecation_errors = config->opts.api_deprecation_errors;
     bool        scram = scram_of(mongoc_uri_get_auth_mechanism(uri), &user->mechanism);
     weir_status status = check_credentials(config, scram, err);
     if (status != WEIR_OK)

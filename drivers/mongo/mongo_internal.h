@@ -169,6 +169,7 @@ void        mo_config_free(void *config);
 /* ---- selfcheck.c, usleep.c ------------------------------------------------------------ */
 
 void mo_library_start(void);     /* once for the process */
+void mo_quieten_log(void);       /* where its handler is the library's own */
 bool mo_sleep_cooperates(void);  /* the library's sleeping does not block the thread */
 void mo_sleep_hook(mongoc_client_t *mongoc); /* where the library has a hook for it */
 

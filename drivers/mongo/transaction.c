@@ -119,7 +119,7 @@ static void put_number(uint8_t *at, int32_t number)
 static size_t write_abort(const struct mo_client *client, uint8_t *message)
 {
     const struct mo_transaction *open = &client->transaction;
-    const char                  *api = client->config->opts.api_version;
+    const weir_mongo_opts       *opts = &client->config->opts;
     bson_t                       lsid, command = BSON_INITIALIZER;
 
     if (!bson_init_static(&lsid, open->lsid, open->lsid_size))
@@ -129,8 +129,12 @@ static size_t write_abort(const struct mo_client *client, uint8_t *message)
     BSON_APPEND_INT64(&command, "txnNumber", open->number);
     BSON_APPEND_BOOL(&command, "autocommit", false);
     BSON_APPEND_UTF8(&command, "$db", "admin");
-    if (api)
-        BSON_APPEND_UTF8(&command, "apiVersion", api);
+    if (opts->api_version)
+        BSON_APPEND_UTF8(&command, "apiVersion", opts->api_version);
+    if (opts->api_strict)
+        BSON_APPEND_BOOL(&command, "apiStrict", true);
+    if (opts->api_deprecation_errors)
+        BSON_APPEND_BOOL(&command, "apiDeprecationErrors", true);
     size_t size = SECTION_AT + command.len;
     memset(message, 0, SECTION_AT); /* flags, and the kind of a section that is a document */
     put_number(message, (int32_t)size);

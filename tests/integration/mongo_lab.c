@@ -22,8 +22,10 @@ static void name_host(struct mongo_scene *me, const char *options)
     const char *user = me->user ? me->user : s->user;
     const char *password = me->password ? me->password : s->password;
 
-    snprintf(me->uri, sizeof me->uri, "mongodb://%s%s%s%s%s:%u/?%s%s", user ? user : "",
-             user ? ":" : "", user ? password : "", user ? "@" : "",
+    user = user ? user : "";
+    password = *user && password ? password : "";
+    snprintf(me->uri, sizeof me->uri, "mongodb://%s%s%s%s%s:%u/?%s%s", user,
+             *password ? ":" : "", password, *user ? "@" : "",
              me->host ? me->host : "127.0.0.1",
              me->port ? me->port : mongo_mock_port(me->mock, 0), options,
              s->members > 1 ? "&replicaSet=weir" : "");
@@ -220,12 +222,27 @@ static void forget_pair(struct pair *p)
     EVP_PKEY_free(p->key);
 }
 
+/* Both in one file, as MongoDB wants them. */
+static void write_client(const char *path, const struct pair *issuer)
+{
+    struct pair p = make_pair(issuer, "client", 4, NULL, NULL);
+    FILE       *file = fopen(path, "we");
+
+    assert_non_null(file);
+    assert_int_equal(PEM_write_X509(file, p.cert), 1);
+    assert_int_equal(PEM_write_PrivateKey(file, p.key, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(file);
+    forget_pair(&p);
+}
+
 static void remove_certs(void)
 {
     unlink(made.ca);
     unlink(made.cert);
     unlink(made.key);
     unlink(made.stranger);
+    unlink(made.client);
+    unlink(made.impostor);
     rmdir(folder);
 }
 
@@ -243,6 +260,8 @@ static void make_certs(unsigned ocsp_port)
     write_cert(made.stranger, stranger.cert);
     write_cert(made.cert, server.cert);
     write_key(made.key, server.key);
+    write_client(made.client, &ca);
+    write_client(made.impostor, &stranger);
     forget_pair(&ca);
     forget_pair(&stranger);
     forget_pair(&server);
@@ -257,6 +276,8 @@ const struct mongo_certs *mongo_certs(unsigned ocsp_port)
     snprintf(made.cert, sizeof made.cert, "%s/cert.pem", folder);
     snprintf(made.key, sizeof made.key, "%s/key.pem", folder);
     snprintf(made.stranger, sizeof made.stranger, "%s/stranger.pem", folder);
+    snprintf(made.client, sizeof made.client, "%s/client.pem", folder);
+    snprintf(made.impostor, sizeof made.impostor, "%s/impostor.pem", folder);
     atexit(remove_certs);
     make_certs(ocsp_port);
     return &made;

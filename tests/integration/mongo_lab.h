@@ -16,7 +16,7 @@ struct mongo_scene {
     struct mongo_mock_opts server;
     const char            *options;  /* of the URI: "a=b&c=d". connectTimeoutMS is 2000, and more
                                         where everything is slow, unless it is here */
-    const char            *user;     /* that the URI has (the server's) */
+    const char            *user;     /* that the URI has (the server's); "": none */
     const char            *password;
     const char            *host;     /* that the URI names: member 0 alone, by this name */
     unsigned               port;     /* of that host (member 0's) */
@@ -65,7 +65,9 @@ bool mongo_ping(mongoc_client_t *client, bson_error_t *error);
  */
 struct mongo_certs {
     char ca[120], cert[120], key[120];
-    char stranger[120]; /* another authority, which has signed nothing */
+    char stranger[120]; /* another authority, which has signed nothing else than: */
+    char client[120], impostor[120]; /* certificate and key for CN=client, of the authority and of
+                                        the stranger */
 };
 const struct mongo_certs *mongo_certs(unsigned ocsp_port);
 

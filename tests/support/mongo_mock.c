@@ -60,6 +60,7 @@ static void settle(struct mock_shared *s, const struct mongo_mock_opts *opts)
     s->members = opts->members ? opts->members : 1;
     s->arbiter = opts->arbiter;
     s->strict = opts->strict;
+    s->with_api = opts->with_api;
     s->ready_answers = opts->ready_answers;
     s->no_speculation = opts->no_speculation;
     s->with_login = opts->user != NULL;
@@ -67,6 +68,7 @@ static void settle(struct mock_shared *s, const struct mongo_mock_opts *opts)
     copy(s->unix_path, sizeof s->unix_path, opts->unix_path);
     copy(s->tls_cert, sizeof s->tls_cert, opts->tls_cert);
     copy(s->tls_key, sizeof s->tls_key, opts->tls_key);
+    copy(s->tls_clients, sizeof s->tls_clients, opts->tls_clients);
     copy(s->user, sizeof s->user, opts->user);
     copy(s->password, sizeof s->password, opts->password);
     s->rounds = opts->rounds ? opts->rounds : 4096;
@@ -87,7 +89,10 @@ static const char *wrong_with(const struct mongo_mock_opts *opts)
         return "an arbiter without a set of three";
     if (opts->ready_answers && (opts->members > 1 || opts->tls_cert))
         return "ready answers from a set, or by TLS";
-    if (!opts->tls_cert != !opts->tls_key || !opts->user != !opts->password)
+    if (opts->tls_clients && !opts->tls_cert)
+        return "clients' certificates without TLS";
+    if (!opts->tls_cert != !opts->tls_key ||
+        !opts->user != (!opts->password && opts->mechanisms != MOCK_X509))
         return "half of a pair of options";
     return NULL;
 }
@@ -228,7 +233,7 @@ char *mongo_mock_uri(const struct mongo_mock *mock, char *out, size_t size, cons
     add(&t, "mongodb://");
     if (s->with_login) {
         add_escaped(&t, s->user);
-        add(&t, ":");
+        add(&t, s->password[0] ? ":" : "");
         add_escaped(&t, s->password);
         add(&t, "@");
     }

@@ -3,7 +3,7 @@
  *
  * Knows:   enough of the protocol for libmongoc 1.23 and later: OP_MSG, and OP_QUERY for the
  *          first hello; a standalone server or a set of three with its primary; logins by
- *          SCRAM; cursors; and how to go wrong, member by member and command by command.
+ *          SCRAM, PLAIN and X.509; cursors; and how to go wrong, member by member and command by command.
  * Ignores: data. It stores nothing; its documents are made up as they are asked for.
  *
  * The server is a process of its own (weir-mongo-mock) and is steered through shared memory: it
@@ -19,7 +19,7 @@
  *   getMore           the rest of it
  *   insert, update, delete   { n: as many as were sent }
  *   ping, killCursors, endSessions, commitTransaction, abortTransaction, saslStart,
- *   saslContinue, hello, isMaster   as a server of version 6 does
+ *   saslContinue, authenticate, hello, isMaster   as a server of version 6 does
  *   anything else     error 59, CommandNotFound
  *
  * Calls return when the order has taken effect. They take a millisecond, in which a coroutine
@@ -48,7 +48,7 @@ enum mock_trick {
     MOCK_FALLS_SILENT,  /* nothing comes after the client's proof */
 };
 
-enum mock_mechanism { MOCK_SHA_1 = 1, MOCK_SHA_256 = 2 };
+enum mock_mechanism { MOCK_SHA_1 = 1, MOCK_SHA_256 = 2, MOCK_PLAIN = 4, MOCK_X509 = 8 };
 
 struct mongo_mock_opts {        /* zero in a field means what is said in brackets */
     unsigned    members;        /* 1, or 3 for a replica set whose primary is member 0 (1) */
@@ -57,12 +57,17 @@ struct mongo_mock_opts {        /* zero in a field means what is said in bracket
     const char *unix_path;      /* member 0 listens there (TCP on 127.0.0.1) */
     const char *tls_cert;       /* a PEM file: every connection is TLS (none is) */
     const char *tls_key;
-    const char *user;           /* a login is needed, but for hello and ping (none is) */
+    const char *tls_clients;    /* a PEM file: the authority of the certificates that clients may
+                                   show (nobody is asked for one) */
+    const char *user;           /* a login is needed, but for hello and ping (none is). With
+                                   MOCK_X509 alone: the name in the client's certificate */
     const char *password;
     unsigned    rounds;         /* of SCRAM; large ones are only told, never computed (4,096) */
-    unsigned    mechanisms;     /* of enum mock_mechanism (both) */
+    unsigned    mechanisms;     /* of enum mock_mechanism (both of SCRAM) */
     enum mock_trick trick;
     bool        no_speculation; /* the login inside of hello is ignored */
+    bool        with_api;       /* every command must name version 1 of the API, strictly and
+                                   with errors for what is deprecated; else error 322 */
     bool        strict;         /* a second hello with `client` is error 186, as of mongod */
     bool        ready_answers;  /* see below */
 };

@@ -5,7 +5,8 @@
  *   mongo_mock_server.c  the process: listeners, connections, going wrong as told
  *   mongo_mock_ready.c   the other way to serve: one thread, answers made beforehand
  *   mongo_mock_reply.c   from a command to its answer
- *   mongo_mock_scram.c   logins
+ *   mongo_mock_login.c   logins
+ *   mongo_mock_scram.c   those of several steps
  *
  * The two processes have struct mock_shared between them and nothing else. What the server
  * reads now and then is under its lock; counts are atomic; doors and cuts are orders, numbered,
@@ -65,7 +66,8 @@ struct mock_shared {
     bool            arbiter, strict, ready_answers, no_speculation, with_login;
     char            set_name[MOCK_NAME];
     char            unix_path[108]; /* as in struct sockaddr_un */
-    char            tls_cert[MOCK_TEXT], tls_key[MOCK_TEXT];
+    bool            with_api;
+    char            tls_cert[MOCK_TEXT], tls_key[MOCK_TEXT], tls_clients[MOCK_TEXT];
     char            user[MOCK_TEXT], password[MOCK_TEXT];
     unsigned        rounds, mechanisms;
     enum mock_trick trick;
@@ -109,6 +111,7 @@ struct mock_session {
     bool                logged_in;
     bool                mute; /* the login trick: no answer to this one */
     struct mock_scram   scram;
+    char                peer[MOCK_TEXT]; /* whom its certificate names; "": it has shown none */
 };
 
 /* mongo_mock_reply.c */
@@ -120,6 +123,9 @@ void mock_fail(bson_t *reply, int code, const char *name, const char *fmt, ...)
 uint8_t *mock_pack(const struct mock_message *asked, const bson_t *reply, size_t *size);
 void     mock_number(uint8_t *at, int32_t value); /* little-endian, as all of the protocol */
 int32_t  mock_read_number(const uint8_t *at);
+
+/* mongo_mock_login.c: a login's first step */
+void mock_login(struct mock_session *session, const bson_t *command, bson_t *reply);
 
 /* mongo_mock_scram.c */
 void mock_scram_prepare(void);

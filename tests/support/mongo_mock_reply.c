@@ -270,7 +270,7 @@ static void append_set(const struct mock_session *s, bson_t *reply, int primary,
 static void append_mechanisms(const struct mock_shared *shared, bson_t *reply)
 {
     bson_t list;
-    bool   both = shared->mechanisms == (MOCK_SHA_1 | MOCK_SHA_256);
+    bool   both = !(~shared->mechanisms & (MOCK_SHA_1 | MOCK_SHA_256));
     BSON_APPEND_ARRAY_BEGIN(reply, "saslSupportedMechs", &list);
     if (shared->mechanisms & MOCK_SHA_1)
         BSON_APPEND_UTF8(&list, "0", "SCRAM-SHA-1");
@@ -293,7 +293,7 @@ static void speculate(struct mock_session *s, const bson_t *command, bson_t *rep
         return;
     bson_iter_document(&it, &size, &data);
     if (bson_init_static(&inner, data, size))
-        mock_scram_start(s, &inner, &answer);
+        mock_login(s, &inner, &answer);
     if (bson_iter_init_find(&it, &answer, "ok") && bson_iter_as_bool(&it))
         BSON_APPEND_DOCUMENT(reply, "speculativeAuthenticate", &answer);
     bson_destroy(&answer);
@@ -502,12 +502,30 @@ static void answer(struct mock_session *s, const struct mock_message *m, bson_t 
         mock_fail(reply, 59, "CommandNotFound", "no such command: '%s'", m->name);
 }
 
+static bool is_true(const bson_t *command, const char *field)
+{
+    bson_iter_t it;
+
+    return bson_iter_init_find(&it, command, field) && bson_iter_as_bool(&it);
+}
+
+static bool names_api(const bson_t *command)
+{
+    bson_iter_t it;
+
+    return bson_iter_init_find(&it, command, "apiVersion") && BSON_ITER_HOLDS_UTF8(&it) &&
+           strcmp(bson_iter_utf8(&it, NULL), "1") == 0 && is_true(command, "apiStrict") &&
+           is_true(command, "apiDeprecationErrors");
+}
+
 void mock_reply(struct mock_session *s, const struct mock_message *m, bson_t *reply)
 {
-    if (strcmp(m->name, "hello") == 0) {
+    if (s->shared->with_api && !names_api(&m->body)) {
+        mock_fail(reply, 322, "APIVersionError", "%s does not name the API's version", m->name);
+    } else if (strcmp(m->name, "hello") == 0) {
         hello(s, m, reply);
-    } else if (strcmp(m->name, "saslStart") == 0) {
-        mock_scram_start(s, &m->body, reply);
+    } else if (strcmp(m->name, "saslStart") == 0 || strcmp(m->name, "authenticate") == 0) {
+        mock_login(s, &m->body, reply);
     } else if (strcmp(m->name, "saslContinue") == 0) {
         mock_scram_continue(s, &m->body, reply);
     } else if (s->shared->with_login && !s->logged_in && strcmp(m->name, "ping") != 0) {

@@ -296,6 +296,17 @@ static void conns_remove(struct conn *c)
     pthread_mutex_unlock(&conns_lock);
 }
 
+static void note_peer(struct conn *c)
+{
+    X509 *cert = c->tls ? SSL_get1_peer_certificate(c->tls) : NULL;
+    BIO  *text = cert ? BIO_new(BIO_s_mem()) : NULL;
+
+    if (text && X509_NAME_print_ex(text, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) > 0)
+        c->session.peer[BIO_read(text, c->session.peer, sizeof c->session.peer - 1)] = 0;
+    BIO_free(text);
+    X509_free(cert);
+}
+
 static void *conn_main(void *arg)
 {
     struct conn *c = arg;
@@ -304,10 +315,12 @@ static void *conn_main(void *arg)
         c->tls = SSL_new(tls_context);
         SSL_set_fd(c->tls, c->fd);
     }
-    if (!c->tls || SSL_accept(c->tls) == 1)
+    if (!c->tls || SSL_accept(c->tls) == 1) {
+        note_peer(c);
         serve(c);
-    else if (atomic_load(&c->over))
+    } else if (atomic_load(&c->over)) {
         drain(c);
+    }
     conns_remove(c);
     count_as_closed(c);
     SSL_free(c->tls); /* sends nothing */
@@ -497,6 +510,11 @@ static void prepare_tls(void)
         SSL_CTX_use_certificate_chain_file(tls_context, shared->tls_cert) != 1 ||
         SSL_CTX_use_PrivateKey_file(tls_context, shared->tls_key, SSL_FILETYPE_PEM) != 1)
         give_up("TLS certificate or key", shared->tls_cert);
+    if (!shared->tls_clients[0])
+        return;
+    if (SSL_CTX_load_verify_file(tls_context, shared->tls_clients) != 1)
+        give_up("TLS authority of clients", shared->tls_clients);
+    SSL_CTX_set_verify(tls_context, SSL_VERIFY_PEER, NULL);
 }
 
 /* A test may run with few descriptors; its server shall not. */

@@ -2,13 +2,17 @@
  * Settings of a MongoDB pool: what is refused, by which name, and what clients are made from.
  * No server, no hub.
  */
+#define _GNU_SOURCE
 #include "mongo_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -72,6 +76,9 @@ static void what_is_missing_or_malformed_is_told(void **state)
     refused_with((weir_mongo_opts){ .direct = true }, "mongodb://127.0.0.1,127.0.0.2/",
                  "names one server");
     refused_with((weir_mongo_opts){ .api_version = "7" }, "mongodb://127.0.0.1/", "api_version");
+    refused_with((weir_mongo_opts){ .api_strict = true }, "mongodb://127.0.0.1/", "api_version");
+    refused_with((weir_mongo_opts){ .api_deprecation_errors = true }, "mongodb://127.0.0.1/",
+                 "api_version");
 }
 
 /* Never asked: only settings are looked at. */
@@ -274,6 +281,75 @@ static void a_srv_name_is_looked_up_later(void **state)
     mo_config_free(config);
 }
 
+/* ---- the library's log -------------------------------------------------------------- */
+
+static mongoc_stream_t *no_stream(const mongoc_uri_t *uri, const mongoc_host_list_t *host,
+                                  void *data, bson_error_t *error)
+{
+    (void)uri;
+    (void)host;
+    (void)data;
+    (void)error;
+    return NULL;
+}
+
+/* What stands on standard output after a client was made and one other thing was said. */
+static void log_of_a_client(char *out, size_t size)
+{
+    int              file = memfd_create("log", MFD_CLOEXEC), before = dup(STDOUT_FILENO);
+    mongoc_client_t *client = mongoc_client_new("mongodb://127.0.0.1/");
+
+    assert_true(file >= 0 && before >= 0 && client);
+    fflush(stdout);
+    dup2(file, STDOUT_FILENO);
+    mongoc_client_set_stream_initiator(client, no_stream, NULL);
+    mongoc_log(MONGOC_LOG_LEVEL_DEBUG, "test", "something else");
+    fflush(stdout);
+    dup2(before, STDOUT_FILENO);
+    ssize_t n = pread(file, out, size - 1, 0);
+    out[n > 0 ? n : 0] = '\0';
+    close(file);
+    close(before);
+    mongoc_client_destroy(client);
+}
+
+static void a_line_for_each_client_is_left_out_of_the_librarys_log(void **state)
+{
+    char log[600];
+
+    (void)state;
+    mongoc_log_set_handler(mongoc_log_default_handler, NULL);
+    log_of_a_client(log, sizeof log);
+    assert_non_null(strstr(log, "custom stream initiator")); /* else there is nothing to do */
+    mo_quieten_log();
+    log_of_a_client(log, sizeof log);
+    assert_null(strstr(log, "custom stream initiator"));
+    assert_non_null(strstr(log, "something else"));
+}
+
+static unsigned heard;
+
+static void hear(mongoc_log_level_t level, const char *domain, const char *message, void *data)
+{
+    (void)level;
+    (void)domain;
+    (void)message;
+    (void)data;
+    heard++;
+}
+
+static void a_log_handler_of_the_applications_stays(void **state)
+{
+    char log[600];
+
+    (void)state;
+    mongoc_log_set_handler(hear, NULL);
+    mo_quieten_log();
+    log_of_a_client(log, sizeof log);
+    assert_int_equal(heard, 2);
+    assert_string_equal(log, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +365,8 @@ int main(void)
         cmocka_unit_test(everything_else_in_the_uri_arrives),
         cmocka_unit_test(a_unix_socket_stays_one),
         cmocka_unit_test(a_srv_name_is_looked_up_later),
+        cmocka_unit_test(a_line_for_each_client_is_left_out_of_the_librarys_log),
+        cmocka_unit_test(a_log_handler_of_the_applications_stays),
     };
 
     mo_library_start();

@@ -9,8 +9,8 @@
  *
  * Needs libmongoc 1.23. What it changes in a process: usleep(3) called by a coroutine lets the
  * others run (see weir_mongo_usleep); mongoc_init() is called, mongoc_cleanup() is not. The
- * library's log handler stays the application's: without one the library prints a line for
- * each client that is made ("Using custom stream initiator").
+ * library's log handler stays the application's; where it is still the library's own, one is put
+ * before it that leaves out a line for each client that is made ("Using custom stream initiator").
  */
 #ifndef WEIR_MONGO_H
 #define WEIR_MONGO_H
@@ -69,6 +69,9 @@ typedef struct weir_mongo_opts {
 
     const char *api_version;   /* "1": every command names this version of MongoDB's stable API;
                                   a URI cannot say so (none) */
+
+    bool api_strict;             /* with api_version: refuse what that version does not have */
+    bool api_deprecation_errors; /* with api_version: refuse what is deprecated in it */
 
     bool direct;        /* directConnection=true: talk to the one server named, in whatever role it
                            is. One socket for a client */
