@@ -61,6 +61,7 @@ void mo_config_free(void *arg)
     mo_tls_context_free(config->tls);
     mongoc_uri_destroy(config->uri);
     mongoc_uri_destroy(config->given);
+    free(config->source_found);
     wipe(config->opts.uri);
     wipe(config->opts.tls_cert_key_password);
     for (size_t i = 0; i < TEXTS; i++)
@@ -606,6 +607,24 @@ static unsigned count_hosts(const mongoc_uri_t *uri)
     return count ? count : 1;
 }
 
+/* What was found, with the hosts, and the database of users if a TXT record names it. Another
+   connection's lookup may be reading `given` on its thread. */
+static weir_status take_over(struct mo_config *config, const mongoc_uri_t *found, weir_error *err)
+{
+    const char *source = mongoc_uri_get_auth_source(found);
+
+    free(config->source_found);
+    config->source_found = source ? strdup(source) : NULL;
+    if (config->source_found)
+        config->user.source = config->source_found;
+    else if (source)
+        return weir_error_set(err, WEIR_NOMEM, "no memory for a client");
+    weir_status status = derive(config, found, err);
+    if (status == WEIR_OK)
+        config->members = count_hosts(config->uri);
+    return status;
+}
+
 static weir_status look_up_srv(struct mo_config *config, weir_deadline deadline, weir_error *err)
 {
     struct lookup lookup = { .uri = config->given };
@@ -619,11 +638,9 @@ static weir_status look_up_srv(struct mo_config *config, weir_deadline deadline,
     if (!lookup.client)
         return weir_error_set(err, WEIR_CONNECT, "cannot look up %s: %s", config->target,
                               lookup.error.message);
-    status = config->uri ? WEIR_OK /* by another connection, meanwhile */
-                         : derive(config, mongoc_client_get_uri(lookup.client), err);
+    if (!config->uri) /* else another connection has done it meanwhile */
+        status = take_over(config, mongoc_client_get_uri(lookup.client), err);
     mongoc_client_destroy(lookup.client);
-    if (status == WEIR_OK)
-        config->members = count_hosts(config->uri);
     return status;
 }
 

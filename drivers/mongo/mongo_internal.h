@@ -42,6 +42,7 @@ struct mo_config {
     bool            own_login;   /* our streams authenticate, and `uri` knows no user */
     struct mo_user  user;        /* for that; borrowed from `given`. Where a callback is asked, it
                                     has no password, and maybe no name */
+    char           *source_found; /* authSource of an SRV name's TXT record; or NULL */
     struct mo_tls_context *tls;  /* NULL: plain text */
     uint64_t        tls_generation; /* of the pool, when its files were read */
     int32_t         connect_ms;  /* connectTimeoutMS */

@@ -71,6 +71,7 @@ static void settle(struct mock_shared *s, const struct mongo_mock_opts *opts)
     copy(s->tls_clients, sizeof s->tls_clients, opts->tls_clients);
     copy(s->user, sizeof s->user, opts->user);
     copy(s->password, sizeof s->password, opts->password);
+    copy(s->source, sizeof s->source, opts->source);
     s->rounds = opts->rounds ? opts->rounds : 4096;
     s->mechanisms = opts->mechanisms ? opts->mechanisms : MOCK_SHA_1 | MOCK_SHA_256;
     s->trick = opts->trick;

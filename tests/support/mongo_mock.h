@@ -62,6 +62,7 @@ struct mongo_mock_opts {        /* zero in a field means what is said in bracket
     const char *user;           /* a login is needed, but for hello and ping (none is). With
                                    MOCK_X509 alone: the name in the client's certificate */
     const char *password;
+    const char *source;         /* the database that knows the user (whichever is asked) */
     unsigned    rounds;         /* of SCRAM; large ones are only told, never computed (4,096) */
     unsigned    mechanisms;     /* of enum mock_mechanism (both of SCRAM) */
     enum mock_trick trick;

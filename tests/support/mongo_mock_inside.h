@@ -68,7 +68,7 @@ struct mock_shared {
     char            unix_path[108]; /* as in struct sockaddr_un */
     bool            with_api;
     char            tls_cert[MOCK_TEXT], tls_key[MOCK_TEXT], tls_clients[MOCK_TEXT];
-    char            user[MOCK_TEXT], password[MOCK_TEXT];
+    char            user[MOCK_TEXT], password[MOCK_TEXT], source[MOCK_NAME];
     unsigned        rounds, mechanisms;
     enum mock_trick trick;
 

@@ -83,11 +83,24 @@ static void x509(struct mock_session *s, const bson_t *command, bson_t *reply)
     BSON_APPEND_DOUBLE(reply, "ok", 1);
 }
 
+/* Of a first step inside of a hello "db" says it. */
+static bool is_asked_of_the_right(const char *source, const bson_t *command)
+{
+    bson_iter_t it;
+    bool        named = bson_iter_init_find(&it, command, "db") ||
+                 bson_iter_init_find(&it, command, "$db");
+
+    return !*source || (named && BSON_ITER_HOLDS_UTF8(&it) &&
+                        strcmp(bson_iter_utf8(&it, NULL), source) == 0);
+}
+
 void mock_login(struct mock_session *s, const bson_t *command, bson_t *reply)
 {
     unsigned offered = s->shared->with_login ? s->shared->mechanisms : 0;
 
-    if ((offered & MOCK_PLAIN) && is_mechanism(command, "PLAIN"))
+    if (!is_asked_of_the_right(s->shared->source, command))
+        refuse(reply);
+    else if ((offered & MOCK_PLAIN) && is_mechanism(command, "PLAIN"))
         plain(s, command, reply);
     else if ((offered & MOCK_X509) && is_mechanism(command, "MONGODB-X509"))
         x509(s, command, reply);
