@@ -26,6 +26,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+enum { STEP_WAIT_MS = 20 }; /* for a thread to be free */
+
 /* ---- one address ------------------------------------------------------------------- */
 
 static bool alive(const struct mo_stream *stream)
@@ -145,6 +147,23 @@ static bool connect_host(struct mo_stream *stream, weir_deadline until, weir_err
 
 /* ---- TLS --------------------------------------------------------------------------- */
 
+/*
+ * On another thread, since it takes a millisecond. Where those are all busy with what blocks, it
+ * is no worse to do it here than not to be connected.
+ *
+ * False: the stream was given up meanwhile, and its tls is gone.
+ */
+static bool step(struct mo_stream *stream, enum mo_tls_want *want)
+{
+    struct mo_tls *tls = stream->tls;
+    weir_status    status = weir_offload(mo_tls_step, tls, weir_in_ms(STEP_WAIT_MS));
+
+    if (status != WEIR_OK && alive(stream))
+        mo_tls_step(tls);
+    *want = mo_tls_step_end(tls);
+    return alive(stream);
+}
+
 static bool shake_hands(struct mo_stream *stream, struct mo_tls_context *context,
                         weir_deadline until, weir_error *err)
 {
@@ -152,7 +171,10 @@ static bool shake_hands(struct mo_stream *stream, struct mo_tls_context *context
     if (!stream->tls)
         return say(err, ENOMEM);
     for (;;) {
-        enum mo_tls_want want = mo_tls_handshake(stream->tls);
+        enum mo_tls_want want = mo_tls_step_begin(stream->tls);
+        while (want == MO_TLS_STEP)
+            if (!step(stream, &want))
+                return false;
         if (want == MO_TLS_DONE)
             return true;
         if (want == MO_TLS_FAILED) {

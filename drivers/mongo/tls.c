@@ -2,7 +2,7 @@
  * tls.c - OpenSSL as a machine that turns bytes into bytes.
  *
  * Knows:   names to verify, handshakes, records, OpenSSL's queue of errors.
- * Ignores: waiting, which is the stream's; files (certs.c).
+ * Ignores: waiting, which is the stream's; files (certs.c); threads (dial.c).
  *
  * The client library can do TLS by itself, above a stream of ours. It would read the files of
  * authorities for every connection (16 ms of the hub with those of a system), ask OCSP servers
@@ -16,6 +16,13 @@
  *   - Its errors stand in a queue of the thread, and a call that fails blames whatever stands
  *     there first. The queue is emptied before each call, whoever filled it, and after each
  *     that failed.
+ *
+ * A handshake costs some 5 million instructions, of which three in four are for verifying: OpenSSL
+ * 3.0 reads the server's key with a new decoder each time, and then there are two signatures. So
+ * a handshake is cut into steps that touch memory alone: what the socket has is taken before one,
+ * and what is to be sent goes after it. Each can be done on another thread, while the hub goes
+ * on, and a connection that is given up meanwhile can be closed at once: nobody but the hub's
+ * thread knows its descriptor.
  *
  * Sessions are not resumed: a resumed one is not verified again, and would outlive a certificate
  * that has expired or was revoked meanwhile. OCSP is not asked; tlsCRLFile is what there is for
@@ -37,15 +44,29 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { RECORD_MAX = 16384 }; /* bytes of data: RFC 8446, section 5.1 */
+enum {
+    RECORD_MAX = 16384, /* bytes of data: RFC 8446, section 5.1 */
+    FLIGHT = 16384      /* of a handshake at a time; a server's first is some 1 to 5 KiB */
+};
 
 struct mo_tls_context {
     SSL_CTX *ctx;
     bool     any_name;
 };
 
+/* Of a handshake: what has come and OpenSSL has not read, what it has written and is not sent. */
+struct flight {
+    char  *data;
+    size_t begin, end, room;
+};
+
 struct mo_tls {
     SSL *ssl;
+    struct flight in, out;
+    bool working;  /* a step is under way, perhaps on another thread */
+    bool orphaned; /* ... and nobody wants its result any more */
+    bool hungry;   /* the last step has read all there was */
+    bool shaken;   /* nothing is left of the handshake but what is to be sent */
     int  fd;
     int  wants;  /* of the last call that could not go on */
     int  errnum; /* what the socket failed with last; 0: it did not */
@@ -118,37 +139,101 @@ static bool would_block(int errnum)
     return errnum == EAGAIN || errnum == EWOULDBLOCK;
 }
 
-static int bio_read(BIO *bio, char *buffer, int size)
+/* As recv(2), with what became of it in the connection. */
+static ssize_t receive(struct mo_tls *tls, char *buffer, size_t size)
 {
-    struct mo_tls *tls = BIO_get_data(bio);
-    ssize_t        n;
+    ssize_t n;
 
-    BIO_clear_retry_flags(bio);
     do
-        n = recv(tls->fd, buffer, (size_t)size, MSG_DONTWAIT);
+        n = recv(tls->fd, buffer, size, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n == 0)
         tls->ended = true;
-    else if (n < 0 && would_block(errno))
-        BIO_set_retry_read(bio);
-    else if (n < 0)
+    else if (n < 0 && !would_block(errno))
         tls->errnum = errno;
+    return n;
+}
+
+static ssize_t transmit(struct mo_tls *tls, const char *data, size_t size)
+{
+    ssize_t n;
+
+    do
+        n = send(tls->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && !would_block(errno))
+        tls->errnum = errno;
+    return n;
+}
+
+static void land(struct flight *flight)
+{
+    free(flight->data);
+    *flight = (struct flight){ .data = NULL };
+}
+
+static size_t left_in(const struct flight *flight)
+{
+    return flight->end - flight->begin;
+}
+
+/* A step has only what was fetched for it; later that is first, and then the socket's. */
+static int bio_read(BIO *bio, char *buffer, int size)
+{
+    struct mo_tls *tls = BIO_get_data(bio);
+    size_t         left = left_in(&tls->in);
+    ssize_t        n = left < (size_t)size ? (ssize_t)left : size;
+
+    BIO_clear_retry_flags(bio);
+    if (left) {
+        memcpy(buffer, tls->in.data + tls->in.begin, (size_t)n);
+        tls->in.begin += (size_t)n;
+        return (int)n;
+    }
+    if (!tls->working) {
+        n = receive(tls, buffer, (size_t)size);
+    } else {
+        n = tls->ended ? 0 : -1;
+        tls->hungry = !tls->ended;
+    }
+    if (n < 0 && !tls->errnum)
+        BIO_set_retry_read(bio);
     return (int)n;
+}
+
+static bool make_room(struct flight *flight, size_t size)
+{
+    size_t room = flight->end + size;
+    char  *data;
+
+    if (room <= flight->room)
+        return true;
+    room = room < FLIGHT ? FLIGHT : 2 * room;
+    data = realloc(flight->data, room);
+    if (!data)
+        return false;
+    flight->data = data;
+    flight->room = room;
+    return true;
 }
 
 static int bio_write(BIO *bio, const char *data, int size)
 {
     struct mo_tls *tls = BIO_get_data(bio);
-    ssize_t        n;
+    ssize_t        n = size;
 
     BIO_clear_retry_flags(bio);
-    do
-        n = send(tls->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && would_block(errno))
+    if (!tls->working) {
+        n = transmit(tls, data, (size_t)size);
+    } else if (make_room(&tls->out, (size_t)size)) {
+        memcpy(tls->out.data + tls->out.end, data, (size_t)size);
+        tls->out.end += (size_t)size;
+    } else {
+        tls->errnum = ENOMEM;
+        n = -1;
+    }
+    if (n < 0 && !tls->errnum)
         BIO_set_retry_write(bio);
-    else if (n < 0)
-        tls->errnum = errno;
     return (int)n;
 }
 
@@ -242,8 +327,14 @@ void mo_tls_free(struct mo_tls *tls)
 {
     if (!tls)
         return;
+    if (tls->working) {
+        tls->orphaned = true; /* mo_tls_step_end() frees it */
+        return;
+    }
     SSL_free(tls->ssl);
     ERR_clear_error();
+    land(&tls->in);
+    land(&tls->out);
     free(tls);
 }
 
@@ -297,24 +388,103 @@ static int settle_call(struct mo_tls *tls, int result)
     return -1;
 }
 
-enum mo_tls_want mo_tls_handshake(struct mo_tls *tls)
+/* ---- the handshake -------------------------------------------------------------------- */
+
+static enum mo_tls_want waits(struct mo_tls *tls, int wants)
+{
+    tls->wants = wants;
+    return wants == WEIR_READ ? MO_TLS_READ : MO_TLS_WRITE;
+}
+
+/* False: the socket takes no more just now. One that is broken takes everything. */
+static bool send_all(struct mo_tls *tls)
+{
+    struct flight *out = &tls->out;
+
+    while (left_in(out)) {
+        ssize_t n = transmit(tls, out->data + out->begin, left_in(out));
+        if (n < 0 && !tls->errnum)
+            return false;
+        if (n < 0)
+            break;
+        out->begin += (size_t)n;
+    }
+    out->begin = out->end = 0;
+    return true;
+}
+
+/* False: nothing has come. The end, or that the socket is broken, is something. */
+static bool fetch(struct mo_tls *tls)
+{
+    struct flight *in = &tls->in;
+
+    in->begin = in->end = 0;
+    if (!make_room(in, FLIGHT)) {
+        tls->errnum = ENOMEM;
+        return true;
+    }
+    ssize_t n = receive(tls, in->data, in->room);
+    in->end = n > 0 ? (size_t)n : 0;
+    return n >= 0 || tls->errnum;
+}
+
+enum mo_tls_want mo_tls_step_begin(struct mo_tls *tls)
 {
     if (tls->failed)
         return MO_TLS_FAILED;
     if (tls->done)
         return MO_TLS_DONE;
     ERR_clear_error();
-    int result = SSL_do_handshake(tls->ssl);
-    if (result == 1) {
+    if (!send_all(tls))
+        return waits(tls, WEIR_WRITE);
+    if (tls->shaken && !tls->errnum) {
         tls->done = true;
-        ERR_clear_error(); /* what was forgiven stands there, too */
+        land(&tls->out);
         return MO_TLS_DONE;
     }
-    settle_call(tls, result);
-    if (tls->failed)
-        return MO_TLS_FAILED;
-    return tls->wants == WEIR_READ ? MO_TLS_READ : MO_TLS_WRITE;
+    if (tls->hungry && !tls->errnum && !fetch(tls))
+        return waits(tls, WEIR_READ);
+    tls->working = true;
+    return MO_TLS_STEP;
 }
+
+void mo_tls_step(void *arg)
+{
+    struct mo_tls *tls = arg;
+
+    tls->hungry = false;
+    ERR_clear_error();
+    int result = SSL_do_handshake(tls->ssl);
+    tls->shaken = result == 1;
+    if (!tls->shaken || tls->errnum)
+        (void)settle_call(tls, result == 1 ? -1 : result);
+    ERR_clear_error(); /* what was forgiven stands there, too */
+}
+
+enum mo_tls_want mo_tls_step_end(struct mo_tls *tls)
+{
+    tls->working = false;
+    if (tls->orphaned) {
+        mo_tls_free(tls);
+        return MO_TLS_FAILED;
+    }
+    if (tls->failed)
+        (void)send_all(tls); /* it may be an alert that tells the server why */
+    return mo_tls_step_begin(tls);
+}
+
+enum mo_tls_want mo_tls_handshake(struct mo_tls *tls)
+{
+    enum mo_tls_want want = mo_tls_step_begin(tls);
+
+    while (want == MO_TLS_STEP) {
+        mo_tls_step(tls);
+        want = mo_tls_step_end(tls);
+    }
+    return want;
+}
+
+/* ---- data ----------------------------------------------------------------------------- */
 
 /* May data flow? If not, errno says why. */
 static bool is_open(struct mo_tls *tls)
@@ -376,7 +546,7 @@ size_t mo_tls_pending(struct mo_tls *tls)
     if (tls->failed)
         return 1;
     int ready = SSL_pending(tls->ssl);
-    if (ready > 0 || !tls->done || !SSL_has_pending(tls->ssl))
+    if (ready > 0 || !tls->done || !(SSL_has_pending(tls->ssl) || left_in(&tls->in)))
         return (size_t)ready;
     ERR_clear_error();
     int result = SSL_peek_ex(tls->ssl, &byte, 1, &n);

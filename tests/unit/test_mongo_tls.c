@@ -17,11 +17,13 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -594,6 +596,79 @@ static void a_handshake_goes_on_a_byte_at_a_time(void **state)
     scene_end(&s);
 }
 
+static void *do_step(void *tls)
+{
+    mo_tls_step(tls);
+    return NULL;
+}
+
+/* On another thread, and with the descriptor out of the way: it must not be looked for. */
+static enum mo_tls_want step_elsewhere(struct scene *s)
+{
+    pthread_t thread;
+    int       away = fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
+
+    assert_true(away >= 0);
+    close(s->fd);
+    assert_int_equal(pthread_create(&thread, NULL, do_step, s->tls), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(dup2(away, s->fd), s->fd);
+    close(away);
+    return mo_tls_step_end(s->tls);
+}
+
+static enum mo_tls_want shake_elsewhere(struct scene *s)
+{
+    enum mo_tls_want want = MO_TLS_READ;
+
+    for (int turns = 0; turns < 20000 && want != MO_TLS_DONE && want != MO_TLS_FAILED; turns++) {
+        want = mo_tls_step_begin(s->tls);
+        for (; want == MO_TLS_STEP; s->waits++)
+            want = step_elsewhere(s);
+        peer_turn(&s->peer);
+    }
+    return want;
+}
+
+static void a_handshake_can_be_done_in_steps_by_other_threads(void **state)
+{
+    struct scene s = { 0 }, drips = { .peer.drip = 100 };
+    struct scene wrong = { .host = "other.weir.test" };
+
+    (void)state;
+    scene_begin(&s);
+    assert_int_equal(shake_elsewhere(&s), MO_TLS_DONE);
+    assert_int_equal(s.waits, 2); /* the hello, and all the rest */
+    expect_talk(&s);
+    scene_end(&s);
+
+    scene_begin(&drips);
+    assert_int_equal(shake_elsewhere(&drips), MO_TLS_DONE);
+    expect_talk(&drips);
+    scene_end(&drips);
+
+    scene_begin(&wrong);
+    assert_int_equal(shake_elsewhere(&wrong), MO_TLS_FAILED);
+    assert_non_null(strstr(mo_tls_why(wrong.tls), "hostname mismatch"));
+    scene_end(&wrong);
+}
+
+static void one_that_is_given_up_in_a_step_is_freed_at_its_end(void **state)
+{
+    struct scene s = { 0 };
+    char         byte;
+
+    (void)state;
+    scene_begin(&s);
+    assert_int_equal(mo_tls_step_begin(s.tls), MO_TLS_STEP);
+    mo_tls_free(s.tls);
+    assert_int_equal(step_elsewhere(&s), MO_TLS_FAILED);
+    s.tls = NULL;
+    assert_int_equal(recv(s.peer.fd, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    scene_end(&s);
+}
+
 static void a_peer_that_falls_silent_is_waited_for(void **state)
 {
     struct scene s = { .peer.mute = true };
@@ -992,6 +1067,8 @@ int main(void)
         cmocka_unit_test(a_missing_client_certificate_is_told_by_the_handshake_of_tls_1_2),
         cmocka_unit_test(a_missing_client_certificate_is_told_by_the_first_read_of_tls_1_3),
         cmocka_unit_test(a_handshake_goes_on_a_byte_at_a_time),
+        cmocka_unit_test(a_handshake_can_be_done_in_steps_by_other_threads),
+        cmocka_unit_test(one_that_is_given_up_in_a_step_is_freed_at_its_end),
         cmocka_unit_test(a_peer_that_falls_silent_is_waited_for),
         cmocka_unit_test(a_peer_that_closes_in_the_middle_of_a_handshake_is_told),
         cmocka_unit_test(a_peer_that_is_gone_before_the_first_byte_is_told_without_a_signal),
