@@ -15,6 +15,7 @@
  * and the second runs into the server's limit. The same goes for one of which the client was
  * lost, or cut by a deadline. Commands that are compressed cannot be looked into.
  */
+#define _GNU_SOURCE
 #include "mongo_internal.h"
 
 #include <string.h>
@@ -43,6 +44,15 @@ static bool find_document(const mongoc_iovec_t *iov, size_t count, bson_t *out)
             return size <= room && bson_init_static(out, data, size);
         }
     return false;
+}
+
+/* Most are not, and reading a command field by field takes ten times as long as looking for the one
+   that shows it. */
+static bool may_be_of_one(const bson_t *command)
+{
+    static const char sign[] = "\x08" "autocommit"; /* a boolean of that name, with its zero */
+
+    return memmem(bson_get_data(command), command->len, sign, sizeof sign);
 }
 
 /* What a command says of its transaction; false: it is part of none. */
@@ -86,7 +96,8 @@ void mo_transaction_see(struct mo_stream *stream, const mongoc_iovec_t *iov, siz
     bson_t                 command;
     bool                   ends;
 
-    if (!find_document(iov, count, &command) || !read_command(&command, &seen, &ends))
+    if (!find_document(iov, count, &command) || !may_be_of_one(&command) ||
+        !read_command(&command, &seen, &ends))
         return;
     if (open->stream && !same_session(open, &seen)) {
         open->several = open->several || !ends;

@@ -101,9 +101,9 @@ int res_nsearch(res_state state, const char *name, int class, int type, unsigned
     }
     put16(packet + 6, type == ns_t_srv ? zone.ports : 1); /* answers */
     end = type == ns_t_srv ? put_servers(end) : put_text(end);
-    if (end - packet > size)
+    if (sizeof packet > (size_t)size)
         return -1;
-    memcpy(answer, packet, (size_t)(end - packet));
+    memcpy(answer, packet, sizeof packet); /* libmongoc looks a byte beyond a text */
     return (int)(end - packet);
 }
 
@@ -219,7 +219,7 @@ static weir_status is_refused(struct mongo_scene *me)
     weir_error            err = { 0 };
 
     double start = lab_now_ms();
-    lab_equal(weir_acquire(me->pool, lab_patience(r->patience_ms), &lease, &err), r->status);
+    lab_equal(weir_acquire(me->pool, weir_in_ms(r->patience_ms), &lease, &err), r->status);
     lab_took(lab_now_ms() - start, 0, (double)r->patience_ms + 200);
     lab_tell("%s", err.message);
     lab_says(err.message, r->words);
@@ -230,7 +230,7 @@ static weir_status is_refused(struct mongo_scene *me)
 static void refused(const char *target, const char *words)
 {
     struct mongo_scene me = { .body = is_refused,
-                              .arg = &(struct refusal){ words, WEIR_CONNECT, 3000 } };
+                              .arg = &(struct refusal){ words, WEIR_CONNECT, 10000 } };
 
     run(&me, target, NULL, "&tls=false");
 }
