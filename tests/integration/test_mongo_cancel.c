@@ -14,10 +14,12 @@
 #include <detect.h>
 #include <mongo_internal.h>
 #include <private_mongo.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <under_valgrind.h>
+#include <unistd.h>
 
 enum { DOCUMENTS = 7, BATCH = 2, SLOWLY_MS = 3, STORM = 1500 };
 
@@ -424,6 +426,66 @@ static void a_replica_set_makes_no_difference(void **state)
     expect_felt(&tour, WEIR_TIMEOUT);
 }
 
+/* ---- a handshake on another thread -------------------------------------------------- */
+
+static atomic_int step_ms; /* that each step of a handshake takes longer */
+static atomic_int steps, steps_over;
+
+void __real_mo_tls_step(void *tls);
+void __wrap_mo_tls_step(void *tls);
+
+void __wrap_mo_tls_step(void *tls)
+{
+    atomic_fetch_add(&steps, 1);
+    if (step_ms)
+        usleep((unsigned)step_ms * 1000);
+    __real_mo_tls_step(tls);
+    atomic_fetch_add(&steps_over, 1);
+}
+
+static weir_status asks_in_vain(void *arg)
+{
+    weir_lease *lease;
+    weir_error  err;
+
+    lab_equal(weir_acquire(arg, lab_patience(5000), &lease, &err), WEIR_CLOSED);
+    return WEIR_OK;
+}
+
+/* The pool is closed while a thread is in the middle of OpenSSL: at once, and with all that is the
+   connection's but what that thread holds. */
+static weir_status is_given_up_in_a_step(struct mongo_scene *me)
+{
+    weir_error err;
+    weir_autoptr(weir_group) group = NULL;
+
+    lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+    steps = steps_over = 0;
+    step_ms = 60;
+    lab_need(weir_spawn(group, asks_in_vain, me->pool));
+    while (!steps)
+        lab_need(weir_sleep(weir_in_ms(1)) == WEIR_OK);
+    double start = lab_now_ms();
+    lab_equal(weir_pool_close(me->pool, lab_patience(2000)), WEIR_OK);
+    lab_equal(steps_over, 0); /* else it was not in the middle of it */
+    lab_took(lab_now_ms() - start, 0, 50);
+    lab_equal(mongo_mock_counts(me->mock, MOCK_EVERY).logins, 0);
+    step_ms = 0;
+    return weir_group_wait(group, lab_patience(2000));
+}
+
+static void one_that_is_given_up_in_a_threads_hands_leaves_nothing(void **state)
+{
+    const struct mongo_certs *certs = mongo_certs(0);
+    struct mongo_scene        me = { .server = { .tls_cert = certs->cert, .tls_key = certs->key },
+                                     .opts.tls_ca = certs->ca,
+                                     .body = is_given_up_in_a_step };
+
+    (void)state;
+    mongo_scene_run(&me);
+    assert_int_equal(steps_over, steps); /* the hub has not ended before them */
+}
+
 /* ---- the storm --------------------------------------------------------------------- */
 
 struct storm {
@@ -682,6 +744,7 @@ int main(int argc, char **argv)
         LAB_PLAIN_AND_TLS(a_deadline_at_any_point_is_felt_and_leaves_nothing),
         LAB_PLAIN_AND_TLS(a_pool_that_is_closed_at_any_point_leaves_nothing),
         LAB_TCP(a_replica_set_makes_no_difference),
+        LAB_TCP(one_that_is_given_up_in_a_threads_hands_leaves_nothing),
         LAB_TCP(a_storm_of_cancels_and_deadlines_mixes_nothing_up),
     };
     return mongo_main(argc, argv, tests);

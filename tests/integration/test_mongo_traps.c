@@ -318,6 +318,45 @@ static void a_hundred_logins_do_not_stop_the_hub(void **state)
     mongo_scene_run(&me);
 }
 
+/* The handshake is then the hub's own work: late by a few milliseconds, and done. */
+static void block(void *unused)
+{
+    (void)unused;
+    usleep(1400 * 1000);
+}
+
+static weir_status keeps_a_thread(void *unused)
+{
+    (void)unused;
+    return weir_offload(block, NULL, WEIR_FOREVER);
+}
+
+static weir_status connects_without_threads(struct mongo_scene *me)
+{
+    weir_error err;
+    weir_autoptr(weir_group) group = NULL;
+
+    lab_need_ok(weir_group_new(NULL, &group, &err), &err);
+    weir_offload_limit(1);
+    lab_need(weir_spawn(group, keeps_a_thread, NULL));
+    (void)weir_sleep(weir_in_ms(20));
+    double start = lab_now_ms();
+    if (mongo_lease(me) == WEIR_OK)
+        lab_took(lab_now_ms() - start, 0, 400);
+    weir_offload_limit(8);
+    return weir_group_wait(group, lab_patience(5000));
+}
+
+static void threads_that_are_all_busy_keep_nobody_from_connecting(void **state)
+{
+    const struct mongo_certs *certs = mongo_certs(0);
+
+    (void)state;
+    mongo_scene_run(&(struct mongo_scene){
+        .server = { .tls_cert = certs->cert, .tls_key = certs->key }, .opts.tls_ca = certs->ca,
+        .body = connects_without_threads });
+}
+
 struct bystander {
     unsigned turns;
     bool     over;
@@ -495,6 +534,7 @@ int main(int argc, char **argv)
         LAB_TCP(what_was_cancelled_is_not_tried_again),
         LAB_TCP(a_scan_that_is_cut_ends_and_does_not_spin),
         LAB_PLAIN_AND_TLS(a_hundred_logins_do_not_stop_the_hub),
+        LAB_TCP(threads_that_are_all_busy_keep_nobody_from_connecting),
         LAB_TCP(reading_the_systems_authorities_does_not_stop_the_hub),
         LAB_TCP(a_transaction_that_is_left_open_is_aborted),
         LAB_TCP(a_client_with_two_open_transactions_is_not_lent_again),
