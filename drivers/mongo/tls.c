@@ -188,6 +188,8 @@ static int bio_read(BIO *bio, char *buffer, int size)
     if (left) {
         memcpy(buffer, tls->in.data + tls->in.begin, (size_t)n);
         tls->in.begin += (size_t)n;
+        if (!tls->working && !left_in(&tls->in))
+            land(&tls->in);
         return (int)n;
     }
     if (!tls->working) {
@@ -440,6 +442,8 @@ enum mo_tls_want mo_tls_step_begin(struct mo_tls *tls)
     if (tls->shaken && !tls->errnum) {
         tls->done = true;
         land(&tls->out);
+        if (!left_in(&tls->in))
+            land(&tls->in);
         return MO_TLS_DONE;
     }
     if (tls->hungry && !tls->errnum && !fetch(tls))

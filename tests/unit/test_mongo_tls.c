@@ -653,6 +653,33 @@ static void a_handshake_can_be_done_in_steps_by_other_threads(void **state)
     scene_end(&wrong);
 }
 
+/* With TLS 1.2 the server has the last word, and says more in the same breath. */
+static void what_comes_with_the_end_of_a_handshake_is_not_lost(void **state)
+{
+    struct scene s = { .peer.version = TLS1_2_VERSION };
+    bool         said = false;
+    char         got = 0;
+
+    (void)state;
+    scene_begin(&s);
+    enum mo_tls_want want = mo_tls_handshake(s.tls);
+    for (int turns = 0; turns < 100 && want != MO_TLS_DONE; turns++) {
+        pump_in(&s.peer);
+        SSL_do_handshake(s.peer.ssl);
+        if (SSL_is_init_finished(s.peer.ssl) && !said)
+            said = SSL_write(s.peer.ssl, "z", 1) == 1;
+        pump_out(&s.peer);
+        want = mo_tls_handshake(s.tls);
+    }
+    assert_true(said && want == MO_TLS_DONE);
+    assert_int_equal(recv(s.fd, &got, 1, MSG_DONTWAIT | MSG_PEEK), -1); /* all of it was fetched */
+    assert_int_equal(mo_tls_pending(s.tls), 1);
+    assert_int_equal(mo_tls_read(s.tls, &got, 1), 1);
+    assert_int_equal(got, 'z');
+    expect_talk(&s);
+    scene_end(&s);
+}
+
 static void one_that_is_given_up_in_a_step_is_freed_at_its_end(void **state)
 {
     struct scene s = { 0 };
@@ -1068,6 +1095,7 @@ int main(void)
         cmocka_unit_test(a_missing_client_certificate_is_told_by_the_first_read_of_tls_1_3),
         cmocka_unit_test(a_handshake_goes_on_a_byte_at_a_time),
         cmocka_unit_test(a_handshake_can_be_done_in_steps_by_other_threads),
+        cmocka_unit_test(what_comes_with_the_end_of_a_handshake_is_not_lost),
         cmocka_unit_test(one_that_is_given_up_in_a_step_is_freed_at_its_end),
         cmocka_unit_test(a_peer_that_falls_silent_is_waited_for),
         cmocka_unit_test(a_peer_that_closes_in_the_middle_of_a_handshake_is_told),
