@@ -629,7 +629,7 @@ static weir_status destroyed_when_lost(mongoc_client_t *client, struct scene *me
     mongo_mock_rule(me->mock, 0, &(struct mock_rule){ .command = "find", .deed = MOCK_CLOSE,
                                                       .times = 1 });
     lab_check(mongo_find(client, "db", 0, &error) < 0);
-    lab_equal(mongo_mock_counts(me->mock, MOCK_EVERY).open, 0);
+    lab_says(error.message, "Failed to read"); /* its stream is gone, and no other is there */
     mongoc_client_destroy(client);
     lab_equal(weir_lease_error(me->lease, &err), WEIR_USAGE);
     lab_says(err.message, "mongoc_client_destroy() was called on a lease's client");
