@@ -61,6 +61,8 @@ static void vanish(struct conn *conn)
     if (conn->state == CONN_CLOSING)
         pool->share.leaving -= conn->paid;
     budget_refund(&pool->share, conn->paid);
+    if (conn->ticket)
+        shared_return(conn);
     if (conn->opened)
         pool->stats.closed[conn->reason]++;
     list_unlink(&conn->link);
@@ -233,7 +235,10 @@ static weir_status keeper_connects(void *arg)
         return WEIR_OK;
     }
     conn->paid = sockets;
-    if (!still_wanted(conn)) {
+    weir_status permitted = pool->shared ? shared_wait(conn, &err) : WEIR_OK;
+    if (permitted == WEIR_FULL || permitted == WEIR_NOMEM)
+        return keeper_gives_up(conn, permitted, &err);
+    if (permitted != WEIR_OK || !still_wanted(conn)) {
         vanish(conn);
         return WEIR_OK;
     }

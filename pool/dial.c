@@ -66,6 +66,8 @@ void dial_while_wanted(weir_pool *pool)
         if (!conn_new(pool, &err))
             dial_failed(pool, &err);
     }
+    if (pool->shared)
+        shared_hurry(pool);
 }
 
 bool dial_known_down(const weir_pool *pool)

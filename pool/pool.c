@@ -125,6 +125,7 @@ void pool_free_for_good(weir_pool *pool)
     weir_alarm_stop(&pool->redial);
     weir_alarm_reserve(-2);
     weir_exit_hook_remove(&pool->at_hub_end);
+    shared_leave(pool);
     budget_leave(&pool->share);
     pool->driver->free_config(pool->config);
     LIST_EACH(node, &pool->spare)
@@ -186,6 +187,15 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     list_init(&pool->closers);
     list_init(&pool->spare);
     pool->random = (uint64_t)hot_now() ^ (uint64_t)(uintptr_t)pool;
+    if (complete_opts.permits) {
+        status = shared_join(pool, complete_opts.permits, err);
+        if (status != WEIR_OK) {
+            weir_alarm_reserve(-2);
+            budget_leave(&pool->share);
+            free(pool);
+            return status;
+        }
+    }
     pool->at_hub_end.fn = hub_ends;
     weir_hub_end_hook_add(&pool->at_hub_end);
     *out = pool;

@@ -32,6 +32,7 @@ enum conn_state {
 enum { LEASES_PER_CONN = 4 };
 
 struct conn;
+struct shared; /* permits_pool.c */
 
 struct weir_lease {
     struct conn   *conn;
@@ -68,6 +69,7 @@ struct conn {
     bool              cut;        /* its keeper was cancelled: it ends, whatever comes of it */
     bool              permit;     /* holds one of max_connecting */
     unsigned          paid;       /* descriptors taken from the budget */
+    unsigned          ticket;     /* 1 + which of the permits shared with other processes; 0: none */
     unsigned          turn;       /* which handle is next */
     weir_task        *keeper;     /* its own coroutine, in reserve: connects, resets, closes */
     weir_lease        leases[LEASES_PER_CONN];
@@ -98,6 +100,7 @@ struct weir_pool {
     bool               minimum; /* it fills up by itself: min_idle or min_size */
     bool               telling; /* inside an event's callback */
     bool               freed;   /* its memory goes with the last connection */
+    bool               owes;    /* a permit to another process, as far as is known */
     unsigned           ceiling; /* max_size, or more while it shrinks: never above this */
     weir_pool_event_fn on_event;
     void              *on_event_arg;
@@ -114,6 +117,7 @@ struct weir_pool {
     unsigned    held;    /* by its driver, which is at something: it goes then, too */
 
     struct budget_share share;
+    struct shared      *shared; /* with other processes: its permits; NULL: none */
     weir_alarm          sweep;  /* the next look at idle connections: upkeep.c */
     weir_alarm          redial; /* the next attempt after failures: dial.c */
     unsigned            failures_in_row;
@@ -188,6 +192,16 @@ void        budget_refund(struct budget_share *share, unsigned count);
 weir_status budget_wait_for_kernel(void);
 /* Has somebody waited for descriptors since before `since_ns`, while we have more than our part? */
 bool budget_claims(const struct budget_share *share, int64_t since_ns);
+
+/* ---- permits_pool.c: permits shared with other processes; for a pool that has `shared` -- */
+weir_status shared_join(weir_pool *pool, weir_permits *permits, weir_error *err);
+void        shared_leave(weir_pool *pool); /* NULL is fine, as in the next */
+void        shared_forked(weir_pool *pool);
+/* Yields until the connection has one. WEIR_CANCELED; WEIR_FULL, WEIR_NOMEM with words. */
+weir_status shared_wait(struct conn *conn, weir_error *err);
+void        shared_return(struct conn *conn); /* its sockets are closed */
+void        shared_hurry(weir_pool *pool);    /* there are callers now */
+bool        shared_claims(weir_pool *pool);   /* is one owed to another process now? */
 
 /* ---- stats.c -------------------------------------------------------------------------- */
 void histogram_add(weir_histogram *histogram, int64_t ns);

@@ -64,14 +64,15 @@ static bool usable(struct conn *conn)
     return true;
 }
 
-/* The one exception to the order: descriptors that another pool has waited for longer. */
+/* The one exception to the order: descriptors that another pool has waited for longer, or a
+   permit that is another process' by right. */
 static bool owed_to_others(struct conn *conn)
 {
     weir_pool   *pool = conn->pool;
     struct list *first = list_first(&pool->waiters);
     int64_t      ours = first ? LIST_OF(first, struct waiter, link)->since_ns : INT64_MAX;
 
-    if (!budget_claims(&pool->share, ours))
+    if (!(pool->owes && shared_claims(pool)) && !budget_claims(&pool->share, ours))
         return false;
     conn_close(conn, WEIR_CLOSE_EVICTED, WEIR_POLITE);
     return true;

@@ -17,6 +17,7 @@
 
 #include <weir/budget.h>
 #include <weir/coro.h>
+#include <weir/permits.h>
 
 WEIR_BEGIN_DECLS
 
@@ -58,6 +59,8 @@ typedef struct weir_pool_opts {
     int64_t      max_age_ms;         /* an older one is not lent again (30 min, each +-10 %) */
     weir_on_exit on_exit;
     weir_reset   reset;
+    weir_permits *permits;           /* shared with other processes: a connection has one from
+                                        before it connects until it is closed (no such limit) */
     bool         start_paused;       /* opens and lends nothing until weir_pool_ready() */
     weir_pool_event_fn on_event;     /* as by weir_pool_on_event(), but from the very first on */
     void              *on_event_arg;
@@ -248,7 +251,7 @@ typedef enum weir_close_reason {
     WEIR_CLOSE_RESET_FAILED,  /* could not be put right in time */
     WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms */
     WEIR_CLOSE_AGE,           /* older than max_age_ms */
-    WEIR_CLOSE_EVICTED,       /* its descriptors were needed elsewhere */
+    WEIR_CLOSE_EVICTED,       /* its descriptors, or its permit, were needed elsewhere */
     WEIR_CLOSE_POOL,          /* the pool was closed */
     WEIR_CLOSE_STALE,         /* the pool was cleared since it was opened */
     WEIR_CLOSE_RESIZED,       /* above max_size after weir_pool_resize() */
@@ -278,7 +281,7 @@ typedef struct weir_pool_stats {
     weir_pool_state state;
     uint64_t generation; /* how often it was cleared */
     unsigned max_size;
-    unsigned reserved;   /* waiting for a connecting permit or for descriptors */
+    unsigned reserved;   /* waiting for descriptors, or for a permit of all processes */
     unsigned connecting;
     unsigned idle;
     unsigned in_use;
