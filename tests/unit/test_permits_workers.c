@@ -1,8 +1,8 @@
 /*
- * test_permits_kill.c - workers that share permits are killed under full load: never more
- * connections than permits, and what a dead one had the others have at once.
+ * test_permits_workers.c - processes that share permits: never more connections than permits,
+ * each gets its part, and what one had that was killed under full load the others have at once.
  *
- * usage: test_permits_kill [--kills N] [--seed N]        40 kills; script/permits does 1,000
+ * usage: test_permits_workers [--kills N] [--seed N]    (40 kills; before a release 1,000)
  *
  * Connections are counted where nobody can be wrong about them: at the server, which is this
  * process, on a Unix socket. It accepts whatever has connected and then asks of each connection
@@ -139,7 +139,11 @@ static const weir_driver line_driver = { .name = "line",
 /* ---- a worker ------------------------------------------------------------------------------ */
 
 static weir_permits *permits;
-static unsigned      connecting = 4; /* at the same time, in each */
+
+/* How workers behave that are started from now on. */
+static unsigned connecting = 4; /* at the same time, in each */
+static bool     clings;         /* gives back, and closes nothing by itself */
+static bool     rests;          /* uses each connection once */
 
 static weir_status call_on(void *pool)
 {
@@ -151,12 +155,15 @@ static weir_status call_on(void *pool)
             _exit(3);
         }
         (void)weir_sleep(weir_in_ms(1 + rand() % 4));
-        if (rand() % 8)
+        if (rests)
+            (void)weir_sleep(weir_in_ms(100)); /* so that each caller has one of his own */
+        if (rests || clings || rand() % 8)
             (void)weir_release(lease);
         else
             (void)weir_lease_close(lease);
+        if (rests)
+            return WEIR_OK;
     }
-    return WEIR_OK;
 }
 
 static weir_status work(void *arg)
@@ -269,6 +276,14 @@ static void wait_a_little(void)
     poll(&p, 1, 1);
 }
 
+static void stop(const pid_t *workers)
+{
+    for (int i = 0; i < WORKERS; i++) {
+        kill(workers[i], SIGKILL);
+        waitpid(workers[i], NULL, 0);
+    }
+}
+
 static void stop_listening(void)
 {
     for (unsigned i = 0; i < server.count; i++)
@@ -300,6 +315,14 @@ static double delays(const pid_t *workers)
     for (int i = 0; i < WORKERS; i++)
         sum += delayed_ms(workers[i]);
     return sum;
+}
+
+static void open_permits(void)
+{
+    weir_error err = { 0 };
+
+    if (weir_permits_open(&(weir_permits_opts){ .count = CAP }, &permits, &err) != WEIR_OK)
+        fail_msg("%s", err.message);
 }
 
 /* ---- killing ------------------------------------------------------------------------------------ */
@@ -349,7 +372,7 @@ static struct take_over kill_one(pid_t *workers, int victim, unsigned least)
 {
     double until = now_ms() + (double)(rand() % 10000) / 1000;
 
-    while (now_ms() < until)
+    while (now_ms() < until || owned_by(workers[victim]) < 2) /* there must be something to leave */
         look();
     struct take_over it = { .inherited = owned_by(workers[victim]) };
     double           before = delays(workers), began = now_ms();
@@ -410,10 +433,7 @@ static void kill_at_random(void)
         joined[i] = wait_for_balance(workers);
     }
     report(took, joined, late);
-    for (int i = 0; i < WORKERS; i++) {
-        kill(workers[i], SIGKILL);
-        waitpid(workers[i], NULL, 0);
-    }
+    stop(workers);
     assert_true(server.most <= CAP);
     stop_listening();
     free(took);
@@ -439,7 +459,6 @@ static void kill_beside_a_stopped_one(void)
         kill(workers[stopped], SIGSTOP);
         struct take_over it = kill_one(workers, victim, CAP - 1);
         longest = it.ms > longest ? it.ms : longest;
-        assert_true(it.inherited > 1); /* or there was nothing to take over */
         if (it.ms - it.delayed > TAKE_OVER_MS)
             fail_msg("beside a stopped worker it took %.1f ms, %.1f without a processor", it.ms,
                      it.delayed);
@@ -448,10 +467,7 @@ static void kill_beside_a_stopped_one(void)
         wait_for_balance(workers);
     }
     print_message("beside a stopped worker: longest take-over %.1f ms\n", longest);
-    for (int i = 0; i < WORKERS; i++) {
-        kill(workers[i], SIGKILL);
-        waitpid(workers[i], NULL, 0);
-    }
+    stop(workers);
     assert_true(server.most <= CAP);
     stop_listening();
 }
@@ -459,9 +475,7 @@ static void kill_beside_a_stopped_one(void)
 static void a_stopped_worker_does_not_keep_a_dead_ones_permits_from_the_others(void **state)
 {
     (void)state;
-    weir_error err = { 0 };
-    if (weir_permits_open(&(weir_permits_opts){ .count = CAP }, &permits, &err) != WEIR_OK)
-        fail_msg("%s", err.message);
+    open_permits();
     kill_beside_a_stopped_one();
     weir_permits_free(permits);
 }
@@ -469,14 +483,56 @@ static void a_stopped_worker_does_not_keep_a_dead_ones_permits_from_the_others(v
 static void killed_workers_leave_their_permits_to_the_others(void **state)
 {
     weir_permits_stats stats;
-    weir_error         err = { 0 };
 
     (void)state;
-    if (weir_permits_open(&(weir_permits_opts){ .count = CAP }, &permits, &err) != WEIR_OK)
-        fail_msg("%s", err.message);
+    open_permits();
     kill_at_random();
     weir_permits_read(permits, &stats);
     assert_int_equal(stats.count, CAP);
+    weir_permits_free(permits);
+}
+
+/* ---- parts --------------------------------------------------------------------------------------- */
+
+/* One has them all, and the others come. */
+static void come_late(void)
+{
+    pid_t  workers[WORKERS];
+    double began = now_ms();
+
+    listen_here();
+    workers[0] = start_worker();
+    while (look() < CAP && now_ms() - began < PATIENCE_MS)
+        wait_a_little();
+    assert_int_equal(owned_by(workers[0]), CAP);
+    if (rests)
+        usleep(300000); /* they are all idle by now */
+    rests = false;
+    for (int i = 1; i < WORKERS; i++)
+        workers[i] = start_worker();
+    print_message("everybody has nearly his part after %.1f ms\n", wait_for_balance(workers));
+    stop(workers);
+    assert_true(server.most <= CAP);
+    stop_listening();
+}
+
+static void who_is_busy_without_end_gives_up_what_is_beyond_his_part(void **state)
+{
+    (void)state;
+    open_permits();
+    clings = true;
+    come_late();
+    clings = false;
+    weir_permits_free(permits);
+}
+
+static void idle_connections_beyond_a_part_are_given_up(void **state)
+{
+    (void)state;
+    open_permits();
+    clings = rests = true;
+    come_late();
+    clings = false;
     weir_permits_free(permits);
 }
 
@@ -551,6 +607,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(know_processes_apart),
         cmocka_unit_test(when_a_pidfd_says_ended_the_sockets_are_closed),
+        cmocka_unit_test(who_is_busy_without_end_gives_up_what_is_beyond_his_part),
+        cmocka_unit_test(idle_connections_beyond_a_part_are_given_up),
         cmocka_unit_test(killed_workers_leave_their_permits_to_the_others),
         cmocka_unit_test(a_stopped_worker_does_not_keep_a_dead_ones_permits_from_the_others),
     };
