@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum {
     EVICT_AFTER_MS = 100,   /* an idle connection is fair game after this */
@@ -51,7 +52,9 @@ struct request {
 
 static struct {
     pthread_mutex_t lock;
+    pid_t           pid;      /* whose account it is; 0: nobody has asked for it yet */
     bool            known;    /* the limit has been worked out */
+    bool            told;     /* ... or rather said, by weir_budget_set() */
     unsigned        limit;
     unsigned        promised;  /* sum of the floors */
     unsigned        committed; /* sum over shares of the larger of floor and used, and tokens;
@@ -107,8 +110,28 @@ static unsigned work_out(unsigned reserve)
     return nofile > taken ? nofile - taken : 0;
 }
 
+static void hold(void)
+{
+    pthread_mutex_lock(&account.lock);
+}
+
+static void let_go(void)
+{
+    pthread_mutex_unlock(&account.lock);
+}
+
+/* Whoever forks must not do so while another thread is in the middle of the account. */
+static void begin_account(void)
+{
+    if (!account.pid)
+        pthread_atfork(hold, let_go, budget_forked);
+    account.pid = getpid();
+}
+
 static void know_limit(void)
 {
+    if (!account.pid)
+        begin_account();
     if (!account.known)
         account.limit = work_out(0);
     account.known = true;
@@ -126,6 +149,8 @@ weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
     weir_status status = WEIR_OK;
 
     pthread_mutex_lock(&account.lock);
+    if (!account.pid)
+        begin_account();
     unsigned limit = opts && opts->limit ? opts->limit : work_out(opts ? opts->reserve : 0);
     unsigned least = larger(account.used, account.promised + account.tokens);
     if (limit < least) {
@@ -135,7 +160,7 @@ weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
                                 limit, least);
     } else {
         account.limit = limit;
-        account.known = true;
+        account.known = account.told = true;
         grant_what_fits();
     }
     pthread_mutex_unlock(&account.lock);
@@ -498,6 +523,46 @@ weir_status budget_wait_for_kernel(void)
     list_unlink(&request.link);
     pthread_mutex_unlock(&account.lock);
     return status == WEIR_TIMEOUT ? hot_pending() : status;
+}
+
+/* ---- after a fork ------------------------------------------------------------------------- */
+
+/*
+ * Called by the first pool's fork hook, or by the C library's fork() where no hub is left. The
+ * lock is made anew: it is held, by hold(), or by a thread that is not here. Pools of other
+ * threads are gone. Descriptors of tokens are open here too, and stay counted.
+ */
+void budget_forked(void)
+{
+    if (account.pid == getpid())
+        return;
+    pthread_mutex_init(&account.lock, NULL);
+    account.pid = getpid();
+    account.known = account.told;
+    list_init(&account.queue);
+    list_init(&account.parked);
+    atomic_store(&account.waiting, 0);
+    account.stats = (weir_budget_stats){ 0 };
+    account.used = account.committed = account.tokens;
+    account.promised = account.share_count = 0;
+    LIST_EACH(node, &account.shares) {
+        struct budget_share *share = LIST_OF(node, struct budget_share, link);
+        share->used = share->leaving = 0;
+        if (share->hub != weir_hub_here()) {
+            list_unlink(node);
+            continue;
+        }
+        account.share_count++;
+        account.promised += share->floor;
+        account.committed += share->floor;
+    }
+}
+
+void budget_inherit(struct budget_share *share, unsigned count)
+{
+    pthread_mutex_lock(&account.lock);
+    book(share, count);
+    pthread_mutex_unlock(&account.lock);
 }
 
 /* ---- tokens ------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <weir/process.h>
 
 /* ---- options ----------------------------------------------------------------------------- */
 
@@ -125,6 +126,7 @@ void pool_free_for_good(weir_pool *pool)
     weir_alarm_stop(&pool->redial);
     weir_alarm_reserve(-2);
     weir_exit_hook_remove(&pool->at_hub_end);
+    weir_exit_hook_remove(&pool->at_fork);
     shared_leave(pool);
     budget_leave(&pool->share);
     pool->driver->free_config(pool->config);
@@ -137,7 +139,8 @@ static void hub_ends(weir_exit_hook *hook)
 {
     weir_pool *pool = LIST_OF(hook, weir_pool, at_hub_end);
 
-    if (!pool->freed) /* else it is only its last connection that still says goodbye */
+    /* Else it is only its last connection that still says goodbye; or another process' affair. */
+    if (!pool->freed && !pool->inherited)
         LOG(WEIR_LOG_WARN, "pool %s was not freed before its hub ended", pool->name);
     hook->prev = hook->next = hook; /* it is off the hub's list: removing it again does nothing */
     weir_pool_free(pool);
@@ -198,6 +201,8 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     }
     pool->at_hub_end.fn = hub_ends;
     weir_hub_end_hook_add(&pool->at_hub_end);
+    pool->at_fork.fn = pool_forked;
+    weir_fork_hook_add(&pool->at_fork);
     *out = pool;
     return WEIR_OK;
 }

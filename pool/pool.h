@@ -100,6 +100,7 @@ struct weir_pool {
     bool               minimum; /* it fills up by itself: min_idle or min_size */
     bool               telling; /* inside an event's callback */
     bool               freed;   /* its memory goes with the last connection */
+    bool               inherited; /* by a fork; another process made it */
     bool               owes;    /* a permit to another process, as far as is known */
     unsigned           ceiling; /* max_size, or more while it shrinks: never above this */
     weir_pool_event_fn on_event;
@@ -128,6 +129,7 @@ struct weir_pool {
     uint64_t            last_id;
     weir_pool_stats     stats; /* the counters; the gauges are filled in when read */
     weir_exit_hook      at_hub_end;
+    weir_exit_hook      at_fork;
 };
 
 /* ---- conn.c: one connection's states ------------------------------------------------- */
@@ -172,6 +174,9 @@ weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site);
 weir_lease *lease_current(const struct conn *conn);
 unsigned    leases_held(const weir_task *task, weir_pool *pool);
 
+/* ---- fork.c: in the child -------------------------------------------------------------- */
+void pool_forked(weir_exit_hook *hook);
+
 /* ---- upkeep.c: what time does to idle connections -------------------------------------- */
 void upkeep_expect(weir_pool *pool, const struct conn *idle);
 bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
@@ -188,6 +193,9 @@ bool        budget_is_all_ours(const struct budget_share *share, unsigned count)
 weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted,
                        weir_deadline deadline);
 void        budget_refund(struct budget_share *share, unsigned count);
+/* In the child of a fork: nobody waits, and shares have nothing, but for what is inherited: */
+void        budget_forked(void);
+void        budget_inherit(struct budget_share *share, unsigned count);
 /* The kernel has no descriptor: wait until one was closed, or a while. */
 weir_status budget_wait_for_kernel(void);
 /* Has somebody waited for descriptors since before `since_ns`, while we have more than our part? */

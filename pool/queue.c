@@ -322,6 +322,7 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     me.waker = weir_waker_new();
     list_append(&pool->waiters, &me.link);
     pool->stuck += me.held;
+    pool->minimum = pool->opts.min_idle || pool->opts.min_size; /* off in a forked child so far */
     if (++pool->waiting > pool->stats.waiting_peak)
         pool->stats.waiting_peak = pool->waiting;
     dial_if_wanted(pool);

@@ -74,6 +74,19 @@ static weir_status describe(weir_conn *base, weir_error *err)
     return mo_blame(((struct mo_conn *)base)->client, err);
 }
 
+/* The library may do with them what it likes then. */
+static bool disown(weir_conn *base)
+{
+    struct mo_client *client = ((struct mo_conn *)base)->client;
+
+    if (!client)
+        return true;
+    mo_cut(client, WEIR_LOST, "the client is the parent process': this one was forked from it");
+    LIST_EACH(node, &client->streams)
+        weir_fd_dead_end(LIST_OF(node, struct mo_stream, link)->fd);
+    return !client->opening && !client->inside;
+}
+
 const weir_driver mo_driver = {
     .name = "mongo",
     .conn_size = sizeof(struct mo_conn),
@@ -84,5 +97,6 @@ const weir_driver mo_driver = {
     .reset = reset,
     .describe = describe,
     .interrupt = mo_interrupt,
+    .disown = disown,
     .free_config = mo_config_free,
 };

@@ -61,6 +61,21 @@ static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadlin
     conn->base_db = NULL;
 }
 
+/* The library may write and shut down what it likes then. */
+static bool disown(weir_conn *base)
+{
+    struct my_conn *conn = (struct my_conn *)base;
+    int             fd = -1;
+
+    my_cut(conn, WEIR_LOST, "the connection is the parent process': this one was forked from it");
+    if (conn->made) {
+        fd = conn->own_io ? conn->fd : mysql_get_socket(&conn->my);
+        my_io_end(conn);
+    }
+    weir_fd_dead_end(fd);
+    return !conn->dialling && !conn->inside;
+}
+
 /* ---- between leases ------------------------------------------------------------------- */
 
 static weir_condition check(weir_conn *base, weir_reset how)
@@ -110,5 +125,6 @@ const weir_driver my_driver = {
     .reset = reset,
     .describe = describe,
     .interrupt = interrupt,
+    .disown = disown,
     .free_config = my_config_free,
 };

@@ -15,6 +15,7 @@ struct fake_conn {
     void          *handle; /* allocated by open(), freed by close() */
     bool           open;
     bool           busy;   /* a call is under way */
+    bool           disowned;
     weir_waker     caller; /* who is in it */
     unsigned       descriptors; /* of the server's, when it was opened */
     weir_condition condition;
@@ -157,6 +158,7 @@ static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadlin
 
     blame(fake, conn->handle != NULL, "close() of what was never opened, or twice");
     blame(fake, !conn->busy, "close() in the middle of another call");
+    blame(fake, !conn->disowned || how == WEIR_ABRUPT, "a farewell to a parent's server");
     blame(fake, base->user == weir_self(), "close() by a coroutine that may not use it");
     note(fake, FAKE_CLOSING, conn, how);
     list_unlink(&conn->link);
@@ -226,6 +228,17 @@ static void interrupt(weir_conn *base)
         weir_wake(conn->caller);
 }
 
+static bool disown(weir_conn *base)
+{
+    struct fake_conn *conn = (struct fake_conn *)base;
+
+    blame(conn->fake, !conn->disowned, "disown() twice");
+    conn->disowned = true;
+    conn->condition = WEIR_GONE;
+    conn->fake->disowned++;
+    return conn->open && !conn->busy;
+}
+
 static void free_config(void *config)
 {
     ((struct fake *)config)->configs_freed++;
@@ -241,6 +254,7 @@ const weir_driver fake_driver = {
     .reset = reset_conn,
     .describe = describe,
     .interrupt = interrupt,
+    .disown = disown,
     .free_config = free_config,
 };
 

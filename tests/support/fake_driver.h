@@ -47,6 +47,7 @@ struct fake {
     const char       *fault;                   /* the first thing that a pool must not do */
     struct list       conns;                   /* those open now */
     unsigned          attempts, opened, resets, checks, closed, abrupt, interrupts;
+    unsigned          disowned;                /* in the child of a fork */
     unsigned          opening, opening_peak;
     unsigned          alive, alive_peak;       /* open, and not told to close */
     unsigned          descriptors, descriptors_peak;

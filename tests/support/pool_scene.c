@@ -74,6 +74,11 @@ unsigned expect_failures(void)
     return record.failures;
 }
 
+const char *expect_words(void)
+{
+    return record.words;
+}
+
 void expect_note(const char *fmt, ...)
 {
     char    line[256];

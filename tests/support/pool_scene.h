@@ -113,6 +113,7 @@ void expect_text_at(const char *text, const char *part, const char *site);
 /* How many expectations failed in this scene; and one line that says which, for a scene that
    is played many times over. */
 unsigned expect_failures(void);
+const char *expect_words(void); /* all of them so far: for a child, which cannot fail the test */
 void     expect_note(const char *fmt, ...) WEIR_PRINTF(1, 2);
 
 #endif

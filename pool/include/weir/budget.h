@@ -7,7 +7,8 @@
  *
  * Every pool pays for its sockets here before it opens them; a service pays for its own with
  * weir_budget_take(). When the account is empty callers wait their turn, in one queue: that
- * is why writers cannot outrun descriptors.
+ * is why writers cannot outrun descriptors. The child of a fork has an account of its own: tokens
+ * are counted on, as their descriptors are open there too.
  */
 #ifndef WEIR_BUDGET_H
 #define WEIR_BUDGET_H

@@ -79,6 +79,16 @@ typedef struct weir_driver {
      */
     void (*interrupt)(weir_conn *conn);
 
+    /**
+     * In the child of a fork: let go of its sockets without a byte, not even a shutdown(2), by
+     * weir_fd_dead_end() of each; they are the parent's. Each call on it fails as lost from then
+     * on, saying that the process has forked. Must not yield. NULL where the driver cannot: then
+     * children keep the sockets open, unused, until they end or exec.
+     * Returns: whether it is at rest, so that close() may follow; false in the middle of a call,
+     *          whose coroutine is no more: then it is left as it is.
+     */
+    bool (*disown)(weir_conn *conn);
+
     /** Free the config, once the last connection is gone. Must not yield. */
     void (*free_config)(void *config);
 } weir_driver;
@@ -139,6 +149,13 @@ WEIR_API void weir_pool_let_go(weir_pool *pool); /* the pool may be gone on retu
 /** How often its pool had been cleared when the connection was begun: what a driver has read from
     files for an earlier generation it reads again. */
 WEIR_API uint64_t weir_conn_generation(const weir_conn *conn);
+
+/**
+ * For disown(): put a descriptor that leads nowhere in the place of `fd` (-1 is fine), so that
+ * whatever a library still writes to that number, or shuts down, does not reach the parent's
+ * socket. It is closed like any other. Does not yield.
+ */
+WEIR_API void weir_fd_dead_end(int fd);
 
 /** Where its present or last lease was taken, for messages; never NULL. */
 WEIR_API const char *weir_conn_site(const weir_conn *conn);

@@ -9,6 +9,10 @@
  * order they came. A connection given back is reused; one forgotten is closed when the
  * coroutine that took it ends.
  *
+ * In the child of a fork (weir/process.h) a pool is empty and may be used like a new one, or not
+ * at all; the parent's connections are let go without a byte. A lease of the coroutine that
+ * forked stays its own: calls on it fail with WEIR_LOST. Pools of other threads are gone.
+ *
  * States and events are those of MongoDB's "Connection Monitoring and Pooling" specification
  * (CMAP below), whatever database is behind the pool.
  */
@@ -253,7 +257,7 @@ typedef enum weir_close_reason {
     WEIR_CLOSE_AGE,           /* older than max_age_ms */
     WEIR_CLOSE_EVICTED,       /* its descriptors, or its permit, were needed elsewhere */
     WEIR_CLOSE_POOL,          /* the pool was closed */
-    WEIR_CLOSE_STALE,         /* the pool was cleared since it was opened */
+    WEIR_CLOSE_STALE,         /* the pool was cleared since it was opened, or forked */
     WEIR_CLOSE_RESIZED,       /* above max_size after weir_pool_resize() */
     WEIR_CLOSE_UNOPENED,      /* the attempt to open it failed: in events only, never counted */
     WEIR_CLOSE_REASONS        /* how many there are */
