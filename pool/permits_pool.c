@@ -384,6 +384,19 @@ void shared_hurry(weir_pool *pool)
     ask_others(side);
 }
 
+/* For whoever asks why there was no connection. */
+void shared_tell(const weir_pool *pool, char *text, size_t size)
+{
+    weir_permits_stats stats;
+
+    text[0] = '\0';
+    if (!pool->shared)
+        return;
+    weir_permits_read(pool->shared->permits, &stats);
+    snprintf(text, size, " or permits (%u of %u used by %u pools)", stats.used, stats.count,
+             stats.pools);
+}
+
 /* ---- coming and going ------------------------------------------------------------------------- */
 
 static weir_status no_bell(int errnum, weir_error *err)

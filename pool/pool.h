@@ -210,6 +210,7 @@ weir_status shared_wait(struct conn *conn, weir_error *err);
 void        shared_return(struct conn *conn); /* its sockets are closed */
 void        shared_hurry(weir_pool *pool);    /* there are callers now */
 bool        shared_claims(weir_pool *pool);   /* is one owed to another process now? */
+void        shared_tell(const weir_pool *pool, char *text, size_t size); /* "" without any */
 
 /* ---- stats.c -------------------------------------------------------------------------- */
 void histogram_add(weir_histogram *histogram, int64_t ns);

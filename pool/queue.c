@@ -150,17 +150,18 @@ static void name_holders(const weir_pool *pool, char *text, size_t size)
 WEIR_COLD static weir_status explain(const weir_pool *pool, weir_status status, int64_t since_ns,
                            weir_error *err)
 {
-    char holders[120];
+    char holders[120], permits[60];
 
     if (!err)
         return status;
     name_holders(pool, holders, sizeof holders);
+    shared_tell(pool, permits, sizeof permits);
     weir_error_set(err, status,
                    "pool %s: no connection after %lld ms: %u of %u in use%s%s, %u connecting, %u "
-                   "short of descriptors, %u waiting%s%s",
+                   "short of descriptors%s, %u waiting%s%s",
                    pool->name, (long long)((hot_now() - since_ns) / 1000000),
                    pool->count[CONN_IN_USE], pool->opts.max_size, holders[0] ? " by " : "",
-                   holders, pool->count[CONN_CONNECTING], pool->count[CONN_RESERVED],
+                   holders, pool->count[CONN_CONNECTING], pool->count[CONN_RESERVED], permits,
                    pool->waiting, pool->failures_in_row ? "; last failure: " : "",
                    pool->failures_in_row ? pool->last_failure.message : "");
     err->native = pool->failures_in_row ? pool->last_failure.native : 0;

@@ -431,6 +431,7 @@ SCENE(a_caller_who_waits_in_vain_leaves_no_want_behind, .max_size = 1)
     EXPECT_INT(stats.waiting, 1);
     world_advance_ms(100);
     EXPECT_STATUS(late->status, WEIR_TIMEOUT);
+    EXPECT_TEXT(late->err.message, "permits (2 of 2 used by 1 pools)");
     EXPECT_STATUS(weir_pool_pause(stage->pool, NULL), WEIR_OK);
     world_settle();
     weir_permits_read(shared, &stats);
