@@ -74,7 +74,7 @@ uint32_t life_birth(pid_t pid)
     return birth ? birth : 1;
 }
 
-static bool is_readable(int fd)
+bool life_has_ended(int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
 
@@ -89,7 +89,7 @@ int life_watch(pid_t pid, uint32_t birth)
         return errno == ESRCH || errno == EINVAL || errno == ENOENT ? LIFE_OVER : LIFE_UNKNOWN;
     /* Asked after opening: were the number given away in between, it would not be the same. */
     uint32_t now = birth ? life_birth(pid) : 0;
-    if ((birth && now && now != birth) || is_readable(fd)) {
+    if ((birth && now && now != birth) || life_has_ended(fd)) {
         close(fd);
         return LIFE_OVER;
     }

@@ -17,6 +17,7 @@ uint32_t life_birth(pid_t pid);
    ended; LIFE_OVER; LIFE_UNKNOWN where there is no descriptor to be had. */
 int life_watch(pid_t pid, uint32_t birth);
 
+bool life_has_ended(int fd);               /* that of a pidfd */
 bool life_is_over(pid_t pid, uint32_t birth); /* in doubt it is not */
 
 #endif

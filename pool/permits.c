@@ -176,11 +176,9 @@ void permits_pass(weir_permits *permits, unsigned index, uint64_t now,
     }
 }
 
-int permits_take(weir_permits *permits, int member)
+int permits_take(weir_permits *permits, uint64_t mine)
 {
-    uint64_t mine = permits_word(permits, member);
-
-    for (unsigned i = 0; i < permits->count; i++) {
+    for (unsigned i = 0; i < permits->count && is_held(permits, mine); i++) {
         uint64_t word = atomic_load(&permits->words[i]);
         if (!is_held(permits, word) &&
             atomic_compare_exchange_strong(&permits->words[i], &word, mine))

@@ -70,7 +70,8 @@ int      permits_enter(weir_permits *permits, const struct permits_bell *bell);
 void     permits_leave(weir_permits *permits, int member, const struct permits_bell *bell);
 uint64_t permits_word(const weir_permits *permits, int member); /* what it writes on its own */
 
-int  permits_take(weir_permits *permits, int member); /* a free one; PERMITS_NOBODY */
+/* A free one; PERMITS_NOBODY. Nothing for whom the others believe dead. */
+int  permits_take(weir_permits *permits, uint64_t mine);
 /* To whoever should have it next, or free. `now` is what is written on it. */
 void permits_pass(weir_permits *permits, unsigned index, uint64_t now,
                   const struct permits_bell *bell);

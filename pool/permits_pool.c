@@ -48,6 +48,7 @@ struct shared {
     weir_permits *permits;
     weir_pool    *pool;
     int           member; /* PERMITS_NOBODY: a forked child, which has not used the pool yet */
+    uint64_t      word;   /* what we write on a permit of ours */
     int           bell;   /* -1: none */
     int           pidfd;  /* of the process we watch; -1: of nobody */
     int           watched;
@@ -156,7 +157,7 @@ static void serve_first(struct shared *side, unsigned index)
 static void collect(struct shared *side)
 {
     struct permits_bell bell = bell_of(side);
-    uint64_t            word = permits_word(side->permits, side->member);
+    uint64_t            word = side->word;
 
     do {
         side->rung = false;
@@ -179,7 +180,7 @@ static void take_free_ones(struct shared *side)
     int index;
 
     while (!list_empty(&side->queue) &&
-           (index = permits_take(side->permits, side->member)) != PERMITS_NOBODY)
+           (index = permits_take(side->permits, side->word)) != PERMITS_NOBODY)
         serve_first(side, (unsigned)index);
     say(side);
 }
@@ -194,7 +195,7 @@ void shared_return(struct conn *conn)
     side->mine[index] = false;
     side->held--;
     say(side);
-    permits_pass(side->permits, index, permits_word(side->permits, side->member), &bell);
+    permits_pass(side->permits, index, side->word, &bell);
     if (side->rung)
         collect(side);
 }
@@ -257,7 +258,10 @@ static void it_ended(int fd, void *arg)
     struct shared      *side = arg;
     struct permits_bell bell = bell_of(side);
 
-    (void)fd;
+    if (!life_has_ended(fd)) { /* the news was of another file that had this number before */
+        (void)weir_fd_watch(fd, it_ended, side);
+        return;
+    }
     stop_watching(side);
     permits_bury(side->permits, side->watched, side->watched_tag, &bell);
     watch_next(side);
@@ -449,6 +453,7 @@ static weir_status enter(struct shared *side, weir_error *err)
         take_down_bell(side);
         return status;
     }
+    side->word = permits_word(side->permits, side->member);
     say(side);
     atomic_store(&self(side)->bell, name);
     collect(side); /* what was meant for somebody who had this place before */

@@ -2,7 +2,7 @@
  * test_permits_workers.c - processes that share permits: never more connections than permits,
  * each gets its part, and what one had that was killed under full load the others have at once.
  *
- * usage: test_permits_workers [--kills N] [--seed N]    (40 kills; before a release 1,000)
+ * usage: test_permits_workers [--kills N] [--seed N]    (200 kills; before a release 1,000)
  *
  * Connections are counted where nobody can be wrong about them: at the server, which is this
  * process, on a Unix socket. It accepts whatever has connected and then asks of each connection
@@ -51,7 +51,7 @@ enum {
     PATIENCE_MS = 20000
 };
 
-static unsigned kills = 40, seed = 1;
+static unsigned kills = 200, seed = 1;
 
 static double now_ms(void)
 {

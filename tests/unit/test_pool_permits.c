@@ -18,6 +18,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static int take(weir_permits *permits, int member)
+{
+    return permits_take(permits, permits_word(permits, member));
+}
+
 /* ---- the file --------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/weir-permits-XXXXXX";
@@ -84,7 +89,7 @@ static void the_first_makes_the_file_and_others_share_it(void **state)
     assert_int_equal(about.st_mode & 0777, 0600);
     weir_permits *second = must_open(path, 5), *third = must_open(path, 0);
     int           member = permits_enter(first, NULL);
-    assert_int_not_equal(permits_take(second, member), PERMITS_NOBODY);
+    assert_int_not_equal(take(second, member), PERMITS_NOBODY);
     weir_permits_read(third, &stats);
     assert_int_equal(stats.count, 5);
     assert_int_equal(stats.used, 1);
@@ -227,7 +232,7 @@ static void a_permit_goes_to_whoever_should_have_it_next(void **state)
     for (int i = 0; i < 4; i++)
         m[i] = permits_enter(permits, &bell);
     assert_int_equal(permits_part(permits), 2);
-    int index = permits_take(permits, m[0]);
+    int index = take(permits, m[0]);
     want(permits, m[1], 1, false, 1); /* fills up, and came first */
     want(permits, m[2], 2, true, 5);  /* has its part already */
     have(permits, m[2], 2);
@@ -284,8 +289,8 @@ static void with_its_owner_all_permits_are_void_at_once(void **state)
     (void)state;
     int gone = permits_enter(permits, &bell), other = permits_enter(permits, &bell);
     for (int i = 0; i < 4; i++)
-        assert_int_equal(permits_take(permits, gone), i);
-    assert_int_equal(permits_take(permits, other), PERMITS_NOBODY);
+        assert_int_equal(take(permits, gone), i);
+    assert_int_equal(take(permits, other), PERMITS_NOBODY);
     want(permits, other, 3, true, 1);
     uint64_t tag = permits->table->members[gone].tag;
     permits_bury(permits, gone, tag, &bell);
@@ -294,10 +299,13 @@ static void with_its_owner_all_permits_are_void_at_once(void **state)
     assert_int_equal(rung[other], 3);
     assert_int_equal(stats.pools, 1);
 
+    /* Were it alive after all, it would get nothing more. */
+    assert_int_equal(permits_take(permits, (tag >> 32 << 32) | ((unsigned)gone + 1)), PERMITS_NOBODY);
+
     /* Who comes into its place has nothing of it, and is not buried for it. */
     int next = permits_enter(permits, &bell);
     assert_int_equal(next, gone);
-    assert_int_not_equal(permits_take(permits, next), PERMITS_NOBODY);
+    assert_int_not_equal(take(permits, next), PERMITS_NOBODY);
     permits_bury(permits, gone, tag, &bell);
     weir_permits_read(permits, &stats);
     assert_int_equal(stats.pools, 2);
@@ -315,9 +323,9 @@ static void a_void_permit_can_be_taken_by_anybody(void **state)
     int member = permits_enter(permits, &bell);
     permits->words[0] = permits_word(permits, member) - (UINT64_C(1) << 32); /* a generation ago */
     permits->words[1] = UINT64_C(7) << 32 | 999;                          /* no member of ours */
-    assert_int_equal(permits_take(permits, member), 0);
-    assert_int_equal(permits_take(permits, member), 1);
-    assert_int_equal(permits_take(permits, member), PERMITS_NOBODY);
+    assert_int_equal(take(permits, member), 0);
+    assert_int_equal(take(permits, member), 1);
+    assert_int_equal(take(permits, member), PERMITS_NOBODY);
     weir_permits_free(permits);
 }
 
