@@ -96,6 +96,9 @@ void pool_verify(const weir_pool *pool)
                  "a connection in use, and no other, has a holder");
             must(conn->state != CONN_IDLE || !conn_is_stale(conn), pool,
                  "no connection older than the last clear is idle");
+            must(!pool->shared || conn->ticket || conn_is_stale(conn) ||
+                     state == CONN_RESERVED || state == CONN_CLOSING, pool,
+                 "a connection has one of the permits shared with other processes");
             permits += conn->permit;
             alive += conn->opened;
             counted++;

@@ -2,39 +2,53 @@
  * test_pool_fork.c - a fork in the middle of a pool's life: the child's pool is empty and works,
  * nothing of it reaches the parent's server, and the parent goes on as if nothing had been.
  *
- * The child plays on in its copy of the world and of the fake server; what it found comes back
- * as its exit status, what it EXPECTed on standard error.
+ * The child plays on in its copy of the world and of the fake server. What it found is written
+ * where the parent sees it, and then it kills itself: a tool that counts what a process leaves
+ * behind must not count what other coroutines held in it.
  */
 #include "pool_scene.h"
 
 #include "context.h"
 #include "pool.h"
+#include "under_valgrind.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <weir/process.h>
 
-enum { WELL = 40, NOTED = 41 }; /* how a child ends */
+enum { UNHEARD_OF, WELL, NOTED };
+
+static int *verdict; /* of the child: in memory of both */
+
+static _Noreturn void end_child(int found)
+{
+    *verdict = found;
+    for (;;)
+        kill(getpid(), SIGKILL);
+}
 
 /* Fork, have the child play its part, and see that it ended well. */
 static void fork_and(struct scene *stage, void (*part)(struct scene *stage))
 {
     unsigned before = expect_failures();
-    int      status = -1;
-    pid_t    child = weir_fork();
+
+    *verdict = UNHEARD_OF;
+    pid_t child = weir_fork();
 
     if (child == 0) {
         part(stage);
         if (expect_failures() == before)
-            _exit(WELL);
+            end_child(WELL);
         fprintf(stderr, "in the child:%s\n", expect_words());
-        _exit(NOTED);
+        end_child(NOTED);
     }
     EXPECT(child > 0);
-    EXPECT_INT(waitpid(child, &status, 0), child);
-    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == WELL);
+    EXPECT_INT(waitpid(child, NULL, 0), child);
+    EXPECT_INT(*verdict, WELL);
 }
 
 static weir_lease *lease_one(struct scene *stage)
@@ -336,6 +350,8 @@ SCENE(a_child_does_not_own_its_parents_permits, .max_size = 5)
 {
     weir_error err = { 0 };
 
+    if (under_valgrind())
+        return; /* which has no pidfd_open(2) */
     weir_pool_free(stage->pool);
     EXPECT_STATUS(weir_permits_open(&(weir_permits_opts){ .count = 3 }, &permits, &err), WEIR_OK);
     stage->fake.configs_freed = 0;
@@ -368,5 +384,8 @@ int main(void)
         cmocka_unit_test(the_parents_connections_end_without_an_event),
         cmocka_unit_test(a_child_does_not_own_its_parents_permits),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+
+    verdict = mmap(NULL, sizeof *verdict, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                   0);
+    return verdict == MAP_FAILED ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 
 #include "lives.h"
 #include "permits.h"
+#include "under_valgrind.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -470,6 +471,10 @@ SCENE(more_pools_than_permits_are_refused, .max_size = 1)
 
 int main(void)
 {
+    if (under_valgrind()) {
+        printf("skipped: valgrind has no pidfd_open(2)\n");
+        return 77;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_count_or_a_file_must_be_given),
         cmocka_unit_test(the_first_makes_the_file_and_others_share_it),
