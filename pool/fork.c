@@ -135,6 +135,9 @@ void pool_forked(weir_exit_hook *hook)
     pool->failures_in_row = 0;
     pool->retry_ns = 0;
     memset(&pool->stats, 0, sizeof pool->stats);
+    pool->held = 0;
+    if (pool->driver->forked)
+        pool->driver->forked(pool->config);
     inherit_all(pool);
     pool->stats.acquired = pool->count[CONN_IN_USE];
     weir_hub_end_hook_add(&pool->at_hub_end);

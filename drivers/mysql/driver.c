@@ -125,6 +125,7 @@ const weir_driver my_driver = {
     .reset = reset,
     .describe = describe,
     .interrupt = interrupt,
+    .forked = my_kill_forked,
     .disown = disown,
     .free_config = my_config_free,
 };

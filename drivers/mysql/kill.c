@@ -200,6 +200,19 @@ static weir_status killer(void *arg)
     return WEIR_OK;
 }
 
+/* Its socket stays open in the child, unused, and is counted there. */
+void my_kill_forked(void *arg)
+{
+    struct my_config *config = arg;
+
+    config->killing = NULL;
+    config->kill_count = 0;
+    LIST_EACH(node, &config->kills) {
+        list_unlink(node);
+        free(LIST_OF(node, struct kill, link));
+    }
+}
+
 /* ---- ordering ------------------------------------------------------------------------ */
 
 static bool start_killer(struct my_config *config, weir_pool *pool)

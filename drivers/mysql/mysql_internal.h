@@ -182,6 +182,7 @@ weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *e
 /* ---- kill.c --------------------------------------------------------------------------- */
 
 bool my_kill_meet(struct my_conn *conn);  /* ask the server who it is; false: it does not say */
+void my_kill_forked(void *config);        /* the killer is the parent's */
 bool my_kill_order(struct my_conn *conn); /* have it end there, where the pool wants that */
 
 /* ---- blame.c -------------------------------------------------------------------------- */

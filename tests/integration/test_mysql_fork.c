@@ -183,6 +183,49 @@ static weir_status have_a_child(void *arg)
     return status;
 }
 
+/* ---- while the pool does something of its own ------------------------------------------------ */
+
+static weir_status be_cut(void *arg)
+{
+    struct family *us = arg;
+    weir_lease    *lease = NULL;
+    long           id;
+
+    if (take(us->pool, &lease, &id) != WEIR_OK)
+        return WEIR_FAILED;
+    WEIR_DEADLINE(weir_in_ms(50));
+    lab_check(sql_do(weir_mysql(lease), "SELECT SLEEP(5)") != 0);
+    return weir_release(lease);
+}
+
+/* Of what another coroutine was to do first, the child must not wait for the end. */
+static void frees_what_is_held(struct family *us)
+{
+    alarm(20);
+    weir_pool_free(us->pool);
+    alarm(0);
+}
+
+static weir_status fork_while_it_kills(void *arg)
+{
+    weir_mysql_opts opts = lab_opts(arg);
+    struct family   us = { 0 };
+
+    opts.kill_cut = true;
+    if (lab_pool_new(&opts, &us.pool))
+        return WEIR_FAILED;
+    weir_task *cut = weir_spawn(NULL, be_cut, &us);
+    lab_equal(weir_join(cut, lab_patience(5000), NULL), WEIR_OK);
+    weir_status status = fork_one(&us, frees_what_is_held); /* the killer is on its way */
+    lab_pool_end(&us.pool);
+    return status;
+}
+
+static void a_child_does_not_wait_for_its_parents_killer(void **state)
+{
+    lab_run(fork_while_it_kills, *state);
+}
+
 static void run(void **state, void (*child)(struct family *us))
 {
     struct birth birth = { *state, child };
@@ -233,6 +276,7 @@ int main(int argc, char **argv)
         LAB_EVERY_WAY(a_child_that_uses_an_inherited_lease_is_told),
         LAB_EVERY_WAY(a_child_that_goes_on_with_connections_of_its_own),
         LAB_EVERY_WAY(a_child_that_exits),
+        LAB_EVERY_WAY(a_child_does_not_wait_for_its_parents_killer),
     };
 
     return lab_main(argc, argv, tests);

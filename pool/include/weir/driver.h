@@ -89,6 +89,11 @@ typedef struct weir_driver {
      */
     bool (*disown)(weir_conn *conn);
 
+    /** In the child of a fork, before its connections are disowned: the driver's own coroutines
+        are no more, and whatever they held the pool for (weir_pool_hold()) is forgotten. Must not
+        yield. NULL where there is nothing to forget. */
+    void (*forked)(void *config);
+
     /** Free the config, once the last connection is gone. Must not yield. */
     void (*free_config)(void *config);
 } weir_driver;
