@@ -28,7 +28,7 @@ static struct {
     pid_t              workers[WORKERS];
 } service = { .listener = -1 };
 
-/* ---- a worker: in each of its threads a hub, and in each hub a pool ----------------------- */
+/* ---- a worker: in each of its threads a hub, and in each hub a pool ----------------- */
 
 struct visit {
     weir_accepted guest;
@@ -100,7 +100,7 @@ static _Noreturn void work(void)
     _exit(1);
 }
 
-/* ---- the master: keeps each worker's place filled ------------------------------------------- */
+/* ---- the master: keeps each worker's place filled ----------------------------------- */
 
 static weir_status supervise(void *arg)
 {
@@ -122,7 +122,7 @@ static weir_status supervise(void *arg)
     return WEIR_OK;
 }
 
-/* ---- somebody who asks ------------------------------------------------------------------------ */
+/* ---- somebody who asks -------------------------------------------------------------- */
 
 /* The process that answered; 0: it was killed meanwhile. */
 static int ask(void)

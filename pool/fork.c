@@ -35,7 +35,7 @@ void weir_fd_dead_end(int fd)
     close(nowhere);
 }
 
-/* ---- one connection ------------------------------------------------------------------- */
+/* ---- one connection ----------------------------------------------------------------- */
 
 /* No coroutine is in the middle of anything on it. */
 static bool let_go(struct conn *conn)
@@ -104,7 +104,7 @@ static void inherit(struct conn *conn, const weir_task *survivor)
     conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
 }
 
-/* ---- all of it ------------------------------------------------------------------------ */
+/* ---- all of it ---------------------------------------------------------------------- */
 
 static void nobody_waits(weir_pool *pool)
 {

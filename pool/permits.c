@@ -70,7 +70,7 @@ static bool is_held(const weir_permits *permits, uint64_t word)
     return permits_pid(tag) && generation_of(tag) == generation_of(word);
 }
 
-/* ---- parts ------------------------------------------------------------------------------ */
+/* ---- parts -------------------------------------------------------------------------- */
 
 unsigned permits_pools(const weir_permits *permits)
 {
@@ -105,7 +105,7 @@ unsigned permits_owed(const weir_permits *permits, int member)
     return wanted < mine - part ? wanted : mine - part;
 }
 
-/* ---- handing over ----------------------------------------------------------------------- */
+/* ---- handing over ------------------------------------------------------------------- */
 
 static int rank(const struct permits_member *member, unsigned part)
 {
@@ -187,7 +187,7 @@ int permits_take(weir_permits *permits, uint64_t mine)
     return PERMITS_NOBODY;
 }
 
-/* ---- coming and going --------------------------------------------------------------------- */
+/* ---- coming and going --------------------------------------------------------------- */
 
 static bool claim(struct permits_member *member, uint64_t tag)
 {
@@ -266,7 +266,7 @@ void permits_bury_all(weir_permits *permits, const struct permits_bell *bell)
     }
 }
 
-/* ---- the ring ------------------------------------------------------------------------------ */
+/* ---- the ring ----------------------------------------------------------------------- */
 
 static bool is_elsewhere(const weir_permits *permits, unsigned index)
 {
@@ -295,7 +295,7 @@ int permits_previous(const weir_permits *permits, int member)
     return PERMITS_NOBODY;
 }
 
-/* ---- numbers --------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------ */
 
 void weir_permits_read(const weir_permits *permits, weir_permits_stats *out)
 {

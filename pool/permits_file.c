@@ -47,7 +47,7 @@ static void write_head(struct permits_table *table, unsigned count)
     table->pid_space = pid_space();
 }
 
-/* ---- the handle ------------------------------------------------------------------------- */
+/* ---- the handle --------------------------------------------------------------------- */
 
 static weir_status handle(struct permits_table *table, weir_permits **out, weir_error *err)
 {
@@ -78,7 +78,7 @@ void weir_permits_free(weir_permits *permits)
     free(permits);
 }
 
-/* ---- a file that is there ------------------------------------------------------------------ */
+/* ---- a file that is there ----------------------------------------------------------- */
 
 static weir_status check_head(const char *path, const struct permits_table *head, off_t size,
                               unsigned count, weir_error *err)
@@ -136,7 +136,7 @@ static weir_status map(int fd, const char *path, unsigned count, weir_permits **
     return handle(table, out, err);
 }
 
-/* ---- a new one ------------------------------------------------------------------------------ */
+/* ---- a new one ---------------------------------------------------------------------- */
 
 static int fill_in(int fd, unsigned count)
 {
@@ -199,7 +199,7 @@ static weir_status make_anonymous(unsigned count, weir_permits **out, weir_error
     return handle(table, out, err);
 }
 
-/* ---- the public face ------------------------------------------------------------------------ */
+/* ---- the public face ---------------------------------------------------------------- */
 
 /* Without it nobody could know when a dead process' sockets are closed. */
 static bool deaths_can_be_known(void)

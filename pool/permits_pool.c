@@ -69,7 +69,7 @@ struct applicant {
     int64_t      since_ns;
 };
 
-/* ---- bells ---------------------------------------------------------------------------- */
+/* ---- bells -------------------------------------------------------------------------- */
 
 static socklen_t bell_address(uint64_t name, struct sockaddr_un *out)
 {
@@ -115,7 +115,7 @@ static void ring_previous(struct shared *side)
         ring(&side->permits->table->members[previous], side);
 }
 
-/* ---- what we say ---------------------------------------------------------------------- */
+/* ---- what we say -------------------------------------------------------------------- */
 
 static void say(struct shared *side)
 {
@@ -128,7 +128,7 @@ static void say(struct shared *side)
     atomic_store(&self(side)->wants, side->queued);
 }
 
-/* ---- permits that come and go ------------------------------------------------------------ */
+/* ---- permits that come and go ------------------------------------------------------- */
 
 static void have(struct shared *side, struct conn *conn, unsigned index)
 {
@@ -200,7 +200,7 @@ void shared_return(struct conn *conn)
         collect(side);
 }
 
-/* ---- giving up for others ----------------------------------------------------------------- */
+/* ---- giving up for others ----------------------------------------------------------- */
 
 /* Connections more than those that are closing already. */
 static unsigned owed(const weir_pool *pool)
@@ -242,7 +242,7 @@ static void ask_others(struct shared *side)
     }
 }
 
-/* ---- the process we watch ------------------------------------------------------------------ */
+/* ---- the process we watch ----------------------------------------------------------- */
 
 static void stop_watching(struct shared *side)
 {
@@ -312,7 +312,7 @@ static void look_at_everybody(struct shared *side)
     collect(side);
 }
 
-/* ---- our bell has rung ---------------------------------------------------------------------- */
+/* ---- our bell has rung -------------------------------------------------------------- */
 
 static void heard(int fd, void *arg)
 {
@@ -327,7 +327,7 @@ static void heard(int fd, void *arg)
     give_up_idle_ones(side->pool);
 }
 
-/* ---- waiting for one ------------------------------------------------------------------------ */
+/* ---- waiting for one ---------------------------------------------------------------- */
 
 static bool is_over(weir_status status)
 {
@@ -401,7 +401,7 @@ void shared_tell(const weir_pool *pool, char *text, size_t size)
              stats.pools);
 }
 
-/* ---- coming and going ------------------------------------------------------------------------- */
+/* ---- coming and going --------------------------------------------------------------- */
 
 static weir_status no_bell(int errnum, weir_error *err)
 {

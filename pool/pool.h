@@ -69,7 +69,7 @@ struct conn {
     bool              cut;        /* its keeper was cancelled: it ends, whatever comes of it */
     bool              permit;     /* holds one of max_connecting */
     unsigned          paid;       /* descriptors taken from the budget */
-    unsigned          ticket;     /* 1 + which of the permits shared with other processes; 0: none */
+    unsigned          ticket;     /* 1 + which of the permits that processes share; 0: none */
     unsigned          turn;       /* which handle is next */
     weir_task        *keeper;     /* its own coroutine, in reserve: connects, resets, closes */
     weir_lease        leases[LEASES_PER_CONN];

@@ -25,7 +25,7 @@ enum { WELL = 40, SLOW_MS = 300 };
 
 typedef void (*child_fn)(struct mongo_scene *me);
 
-/* ---- children --------------------------------------------------------------------------- */
+/* ---- children ----------------------------------------------------------------------- */
 
 static void does_nothing(struct mongo_scene *me)
 {
@@ -66,7 +66,7 @@ static void makes_its_own_connections(struct mongo_scene *me)
     weir_pool_free(me->pool);
 }
 
-/* ---- the parent --------------------------------------------------------------------------- */
+/* ---- the parent --------------------------------------------------------------------- */
 
 static weir_status find_slowly(void *arg)
 {

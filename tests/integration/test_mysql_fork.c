@@ -35,7 +35,7 @@ struct family {
     unsigned    done;
 };
 
-/* ---- children ------------------------------------------------------------------------- */
+/* ---- children ----------------------------------------------------------------------- */
 
 static void does_nothing(struct family *us)
 {
@@ -90,7 +90,7 @@ static void exits_with_all_its_handlers(struct family *us)
     exit(WELL);
 }
 
-/* ---- the parent ------------------------------------------------------------------------- */
+/* ---- the parent --------------------------------------------------------------------- */
 
 static weir_status take(weir_pool *pool, weir_lease **lease, long *id)
 {
@@ -183,7 +183,7 @@ static weir_status have_a_child(void *arg)
     return status;
 }
 
-/* ---- while the pool does something of its own ------------------------------------------------ */
+/* ---- while the pool does something of its own --------------------------------------- */
 
 static weir_status be_cut(void *arg)
 {

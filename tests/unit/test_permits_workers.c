@@ -71,7 +71,7 @@ static struct {
     unsigned      count, most, accepted;
 } server;
 
-/* ---- a driver whose connections are sockets, and say nothing ----------------------------- */
+/* ---- a driver whose connections are sockets, and say nothing ------------------------ */
 
 static struct sockaddr_un address;
 static socklen_t          address_size;
@@ -146,7 +146,7 @@ static const weir_driver line_driver = { .name = "line",
                                          .describe = line_describe,
                                          .free_config = keep_config };
 
-/* ---- a worker ------------------------------------------------------------------------------ */
+/* ---- a worker ----------------------------------------------------------------------- */
 
 static weir_permits *permits;
 
@@ -208,7 +208,7 @@ static pid_t start_worker(void)
     _exit(weir_run(work, NULL) == WEIR_OK ? 0 : 1);
 }
 
-/* ---- the server ------------------------------------------------------------------------------ */
+/* ---- the server --------------------------------------------------------------------- */
 
 static void listen_here(void)
 {
@@ -295,7 +295,7 @@ static void stop_listening(void)
     close(server.listener);
 }
 
-/* ---- time that was not ours -------------------------------------------------------------------- */
+/* ---- time that was not ours --------------------------------------------------------- */
 
 static double delayed_ms(pid_t pid)
 {
@@ -329,7 +329,7 @@ static void open_permits(void)
         fail_msg("%s", err.message);
 }
 
-/* ---- killing ------------------------------------------------------------------------------------ */
+/* ---- killing ------------------------------------------------------------------------ */
 
 static void alive_or_fail(const pid_t *workers, int but)
 {
@@ -444,7 +444,7 @@ static void kill_at_random(void)
     free(joined);
 }
 
-/* ---- where the one who should notice is stopped ------------------------------------------------- */
+/* ---- where the one who should notice is stopped ------------------------------------- */
 
 /* Whoever watched the victim may be the stopped one. He keeps what he has, and at worst as many
    more as he had asked for: one. */
@@ -496,7 +496,7 @@ static void killed_workers_leave_their_permits_to_the_others(void **state)
     weir_permits_free(permits);
 }
 
-/* ---- parts --------------------------------------------------------------------------------------- */
+/* ---- parts -------------------------------------------------------------------------- */
 
 /* One has them all, and the others come. */
 static void come_late(void)
@@ -540,7 +540,7 @@ static void idle_connections_beyond_a_part_are_given_up(void **state)
     weir_permits_free(permits);
 }
 
-/* ---- what all of this rests on -------------------------------------------------------------------- */
+/* ---- what all of this rests on ------------------------------------------------------ */
 
 enum { SOCKETS = 50, DEATHS = 50 };
 

@@ -18,7 +18,7 @@
 #include <weir/accept.h>
 #include <weir/process.h>
 
-/* ---- an accept4 that fails on command ---------------------------------------------------- */
+/* ---- an accept4 that fails on command ----------------------------------------------- */
 
 static struct {
     int      errnum[16]; /* of the next calls; 0: as the kernel has it */
@@ -45,7 +45,7 @@ static void fail_with(int errnum)
     script.errnum[script.count++] = errnum;
 }
 
-/* ---- sockets -------------------------------------------------------------------------------- */
+/* ---- sockets ------------------------------------------------------------------------ */
 
 static struct sockaddr_in place;
 
@@ -113,7 +113,7 @@ static weir_task *start(struct host *host, int listener, weir_deadline deadline)
     return task;
 }
 
-/* ---- one client -------------------------------------------------------------------------------- */
+/* ---- one client --------------------------------------------------------------------- */
 
 static weir_status accept_one(void *arg)
 {
@@ -173,7 +173,7 @@ static void an_idle_listener_holds_nothing(void **state)
     run_real(wait_idly, NULL);
 }
 
-/* ---- waiting for a descriptor ------------------------------------------------------------------- */
+/* ---- waiting for a descriptor ------------------------------------------------------- */
 
 static weir_status run_short(void *arg)
 {
@@ -245,7 +245,7 @@ static void deadlines_and_cancels_leave_nothing_behind(void **state)
     run_real(give_up, NULL);
 }
 
-/* ---- the kernel's errors --------------------------------------------------------------------------- */
+/* ---- the kernel's errors ------------------------------------------------------------ */
 
 static weir_status meet_errors(void *arg)
 {
@@ -312,7 +312,7 @@ static void without_a_descriptor_of_the_kernels_it_waits_for_a_close(void **stat
     run_real(run_out, NULL);
 }
 
-/* ---- misuse ------------------------------------------------------------------------------------------ */
+/* ---- misuse ------------------------------------------------------------------------- */
 
 static weir_status misuse(void *arg)
 {
@@ -376,7 +376,7 @@ static void a_second_coroutine_is_refused_and_a_close_is_told(void **state)
     run_real(two_at_once, NULL);
 }
 
-/* ---- many clients, few descriptors ---------------------------------------------------------------------- */
+/* ---- many clients, few descriptors -------------------------------------------------- */
 
 enum { CLIENTS = 300, DESCRIPTORS = 40 };
 

@@ -77,7 +77,7 @@ static void use_afresh(struct scene *stage)
     scene_recount(stage->pool);
 }
 
-/* ---- what there was ---------------------------------------------------------------------- */
+/* ---- what there was ----------------------------------------------------------------- */
 
 static weir_lease *held; /* by whoever forks */
 
@@ -177,7 +177,7 @@ SCENE(a_child_need_not_know_of_the_pool, .max_size = 5)
     scene_wait(stage, 1000);
 }
 
-/* ---- what was under way ------------------------------------------------------------------- */
+/* ---- what was under way ------------------------------------------------------------- */
 
 static void nobody_else_waits(struct scene *stage)
 {
@@ -245,7 +245,7 @@ SCENE(min_idle_waits_for_the_childs_first_caller, .max_size = 5, .min_idle = 2)
     EXPECT_INT(scene_stats(stage->pool).idle, 2);
 }
 
-/* ---- the account ----------------------------------------------------------------------------- */
+/* ---- the account -------------------------------------------------------------------- */
 
 static weir_budget_token token;
 
@@ -295,7 +295,7 @@ SCENE(the_childs_account_is_its_own, .max_size = 5)
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
-/* ---- events -------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------- */
 
 static unsigned told;
 
@@ -321,7 +321,7 @@ SCENE(the_parents_connections_end_without_an_event, .on_event = count_event)
     fork_and(stage, hear_nothing);
 }
 
-/* ---- permits ---------------------------------------------------------------------------------------- */
+/* ---- permits ------------------------------------------------------------------------ */
 
 static weir_permits *permits;
 

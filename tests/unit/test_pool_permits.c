@@ -24,7 +24,7 @@ static int take(weir_permits *permits, int member)
     return permits_take(permits, permits_word(permits, member));
 }
 
-/* ---- the file --------------------------------------------------------------------------- */
+/* ---- the file ----------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/weir-permits-XXXXXX";
 static char path[64];
@@ -186,7 +186,7 @@ static void many_that_come_at_once_share_one(void **state)
     unlink(path);
 }
 
-/* ---- who gets the next one ----------------------------------------------------------------- */
+/* ---- who gets the next one ---------------------------------------------------------- */
 
 static unsigned rung[8]; /* by member */
 
@@ -279,7 +279,7 @@ static void only_what_is_beyond_a_part_is_owed_and_only_to_those_below_theirs(vo
     weir_permits_free(permits);
 }
 
-/* ---- what is void ---------------------------------------------------------------------------- */
+/* ---- what is void ------------------------------------------------------------------- */
 
 static void with_its_owner_all_permits_are_void_at_once(void **state)
 {
@@ -301,7 +301,8 @@ static void with_its_owner_all_permits_are_void_at_once(void **state)
     assert_int_equal(stats.pools, 1);
 
     /* Were it alive after all, it would get nothing more. */
-    assert_int_equal(permits_take(permits, (tag >> 32 << 32) | ((unsigned)gone + 1)), PERMITS_NOBODY);
+    uint64_t its_word = (tag >> 32 << 32) | ((unsigned)gone + 1);
+    assert_int_equal(permits_take(permits, its_word), PERMITS_NOBODY);
 
     /* Who comes into its place has nothing of it, and is not buried for it. */
     int next = permits_enter(permits, &bell);
@@ -367,7 +368,7 @@ static void a_number_given_to_another_process_is_not_mistaken_for_the_dead_one(v
     weir_permits_free(permits);
 }
 
-/* ---- pools ------------------------------------------------------------------------------------- */
+/* ---- pools -------------------------------------------------------------------------- */
 
 static weir_permits *shared;
 static struct fake   others;
