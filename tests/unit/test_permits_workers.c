@@ -40,6 +40,7 @@
 #include <weir/driver.h>
 #include <weir/log.h>
 #include <weir/permits.h>
+#include <weir/process.h>
 
 #include "under_valgrind.h"
 
@@ -107,8 +108,11 @@ static void line_close(weir_conn *base, weir_farewell how, weir_deadline deadlin
     struct line *line = (struct line *)base;
 
     (void)how, (void)deadline;
-    if (line->fd)
-        weir_close(line->fd - 1);
+    if (!line->fd)
+        return;
+    /* Like a farewell, it also ends what a child that is just being forked has a copy of. */
+    shutdown(line->fd - 1, SHUT_RDWR);
+    weir_close(line->fd - 1);
     line->fd = 0;
 }
 
@@ -123,6 +127,12 @@ static weir_status line_reset(weir_conn *base, weir_reset how, weir_deadline dea
 {
     (void)base, (void)how, (void)deadline, (void)err;
     return WEIR_OK;
+}
+
+static bool line_disown(weir_conn *base)
+{
+    weir_fd_dead_end(((struct line *)base)->fd - 1);
+    return true;
 }
 
 static weir_status line_describe(weir_conn *base, weir_error *err)
@@ -144,6 +154,7 @@ static const weir_driver line_driver = { .name = "line",
                                          .check = line_check,
                                          .reset = line_reset,
                                          .describe = line_describe,
+                                         .disown = line_disown,
                                          .free_config = keep_config };
 
 /* ---- a worker ----------------------------------------------------------------------- */
@@ -154,6 +165,7 @@ static weir_permits *permits;
 static unsigned connecting = 4; /* at the same time, in each */
 static bool     clings;         /* gives back, and closes nothing by itself */
 static bool     rests;          /* uses each connection once */
+static bool     forks;          /* has a child, which outlives it */
 
 static weir_status call_on(void *pool)
 {
@@ -189,6 +201,12 @@ static weir_status work(void *arg)
     }
     for (int i = 0; i < CALLERS; i++)
         weir_spawn(NULL, call_on, pool);
+    (void)weir_sleep(weir_in_ms(20));
+    if (forks && weir_fork() == 0) {
+        alarm(10);
+        for (;;)
+            pause();
+    }
     return weir_sleep(WEIR_FOREVER);
 }
 
@@ -496,6 +514,40 @@ static void killed_workers_leave_their_permits_to_the_others(void **state)
     weir_permits_free(permits);
 }
 
+/* ---- where the dead one has left a child ---------------------------------------------- */
+
+/* It has copies of all descriptors, and must have let go of them. */
+static void kill_parents(void)
+{
+    pid_t workers[WORKERS];
+
+    listen_here();
+    for (int i = 0; i < WORKERS; i++)
+        workers[i] = start_worker();
+    for (int victim = 0; victim < WORKERS; victim++) {
+        wait_for_balance(workers);
+        usleep(50000); /* all have forked */
+        struct take_over it = kill_one(workers, victim, CAP);
+        if (it.ms - it.delayed > TAKE_OVER_MS)
+            fail_msg("of a worker with a child: %.1f ms, %.1f without a processor", it.ms,
+                     it.delayed);
+        workers[victim] = start_worker();
+    }
+    stop(workers);
+    assert_true(server.most <= CAP);
+    stop_listening();
+}
+
+static void a_child_does_not_keep_its_dead_parents_connections(void **state)
+{
+    (void)state;
+    open_permits();
+    forks = true;
+    kill_parents();
+    forks = false;
+    weir_permits_free(permits);
+}
+
 /* ---- parts -------------------------------------------------------------------------- */
 
 /* One has them all, and the others come. */
@@ -614,6 +666,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(who_is_busy_without_end_gives_up_what_is_beyond_his_part),
         cmocka_unit_test(idle_connections_beyond_a_part_are_given_up),
         cmocka_unit_test(killed_workers_leave_their_permits_to_the_others),
+        cmocka_unit_test(a_child_does_not_keep_its_dead_parents_connections),
         cmocka_unit_test(a_stopped_worker_does_not_keep_a_dead_ones_permits_from_the_others),
     };
 

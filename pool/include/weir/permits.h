@@ -39,6 +39,10 @@ typedef struct weir_permits_opts {
  * the time of its start; in one network namespace they hear of each other at once, else within
  * 0.1 s. Each pool is promised one permit, so there can be as many pools as permits.
  *
+ * What counts as closed is the socket, as this process has it. A child of a fork has a copy of
+ * it for the moment until it has let go (weir/pool.h); one that is closed without a farewell in
+ * that very moment ends with that. So does one whose descriptor somebody else was given.
+ *
  * The file stays when the last process has gone, and serves again, also after a reboot. To
  * change the count remove it while nobody uses it: who still does would count apart.
  *
