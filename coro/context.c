@@ -27,6 +27,17 @@ void context_init_thread(struct context *context)
 #endif
 }
 
+/* The frames of whoever ended here never returned, so their red zones still stand. */
+static void clear_red_zones(void *low, size_t size)
+{
+#ifdef CONTEXT_ASAN
+    __asan_unpoison_memory_region(low, size);
+#else
+    (void)low;
+    (void)size;
+#endif
+}
+
 static void prepare(struct context *context, void *low, size_t size, void (*entry)(void *),
                     void *arg)
 {
@@ -35,10 +46,7 @@ static void prepare(struct context *context, void *low, size_t size, void (*entr
     context->entry = entry;
     context->arg = arg;
     context->fake = NULL;
-#ifdef CONTEXT_ASAN
-    /* The frames of whoever ended here never returned, so their red zones still stand. */
-    __asan_unpoison_memory_region(low, size);
-#endif
+    clear_red_zones(low, size);
 #ifdef CONTEXT_TSAN
     context_forget(context);
     context->fiber = __tsan_create_fiber(0);
@@ -156,8 +164,9 @@ unsigned context_stack_register(void *low, void *high)
 #endif
 }
 
-void context_stack_forget(unsigned number)
+void context_stack_forget(unsigned number, void *low, size_t size)
 {
+    clear_red_zones(low, size);
 #ifdef WEIR_HAVE_VALGRIND
     VALGRIND_STACK_DEREGISTER(number);
 #else

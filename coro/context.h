@@ -65,9 +65,10 @@ void context_make(struct context *context, void *low, size_t size, void (*entry)
 /* What a tool remembers of one that is never used again. */
 void context_forget(struct context *context);
 
-/* The stack's memory as the tools see it: a number to give back to context_stack_forget(). */
+/* The stack's memory as the tools see it: a number to give back to context_stack_forget(),
+   before the memory becomes something else. */
 unsigned context_stack_register(void *low, void *high);
-void     context_stack_forget(unsigned number);
+void     context_stack_forget(unsigned number, void *low, size_t size);
 
 /* Reading stale stack memory is an error under some tool. */
 int context_is_watched(void);

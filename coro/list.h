@@ -45,10 +45,16 @@ static inline void list_prepend(struct list *head, struct list *node)
     list_insert_(node, head, head->next);
 }
 
-static inline void list_unlink(struct list *node)
+/* For a node nobody asks about until it is on a list again: it is left with its old links. */
+static inline void list_drop(struct list *node)
 {
     node->prev->next = node->next;
     node->next->prev = node->prev;
+}
+
+static inline void list_unlink(struct list *node)
+{
+    list_drop(node);
     list_init(node);
 }
 

@@ -7,6 +7,8 @@
 #ifndef STACK_H
 #define STACK_H
 
+#include "list.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,18 +18,21 @@ struct slab;
 
 /* One stack. It lives beside its slab, not on it: an unused stack touches no memory. */
 struct stack {
-    struct stack *next; /* in its depot's free list */
-    void         *low;  /* the lowest usable byte; the guard is just below */
-    struct slab  *slab;
-    unsigned      number; /* the tools' name for it */
+    struct list  link;   /* in its depot's free list */
+    void        *low;    /* the lowest usable byte; the guard is just below */
+    struct slab *slab;
+    unsigned     number; /* the tools' name for it */
 };
 
 /* All stacks of one size of one hub; a hub has few sizes. */
 struct depot {
     struct depot *next;
-    struct stack *free; /* last in, first out: the warmest is reused first */
-    struct slab  *slabs;
-    size_t        size; /* usable bytes of each */
+    struct list   free;       /* last in, first out: the warmest is reused first */
+    size_t        free_count;
+    struct list   slabs;
+    struct slab  *leaving;    /* to be unmapped when nobody can be standing on it any more */
+    struct slab  *records;    /* of slabs that are gone */
+    size_t        size;       /* usable bytes of each */
     size_t        in_use;
     bool          sampled;    /* deep use of one that is given back is looked for */
     unsigned      given_back; /* so often: chooses where deep use is looked for */
@@ -39,7 +44,7 @@ size_t stack_round(size_t size);
 void          depot_init(struct depot *depot, size_t size);
 void          depot_free(struct depot *depot); /* none may be in use */
 struct stack *stack_take(struct depot *depot, weir_error *err);
-void          stack_give(struct depot *depot, struct stack *stack);
+void          stack_give(struct depot *depot, struct stack *stack); /* may be the caller's own */
 
 /* Does this address lie in the guard of any stack of the process? Async-signal-safe. */
 bool stack_guard_hit(uintptr_t address, size_t *size);

@@ -131,21 +131,12 @@ static void a_switch_keeps_floating_point_and_alignment(void **state)
     run_world(compute_side_by_side, NULL);
 }
 
-/* ---- many, each with a guard -------------------------------------------------------- */
+/* ---- guards --------------------------------------------------------------------------- */
 
 /* The kernel says without a signal where we may not write. */
 static bool out_of_bounds(char *at)
 {
     return getrandom(at, 1, GRND_NONBLOCK) < 0 && errno == EFAULT;
-}
-
-static bool has_light_guards(void)
-{
-    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    bool  has = madvise(page, 4096, 102 /* MADV_GUARD_INSTALL */) == 0;
-
-    munmap(page, 4096);
-    return has;
 }
 
 static unsigned guarded, parked;
@@ -158,35 +149,6 @@ static weir_status park_above_a_guard(void *arg)
     guarded += *(volatile char *)low == 0 && out_of_bounds(low - 1) && out_of_bounds(low - 4096);
     parked++;
     return weir_sleep(WEIR_FOREVER);
-}
-
-static weir_status park_many(void *arg)
-{
-    int         many = *(int *)arg;
-    weir_group *group = new_group(&(weir_group_opts){ .keep = WEIR_KEEP_COUNTS });
-    long        before = resident_kib();
-
-    for (int i = 0; i < many; i++)
-        HOLDS(weir_spawn(group, park_above_a_guard, NULL) != NULL);
-    world_settle();
-    HOLDS_EQ(parked, many);
-    HOLDS_EQ(guarded, many);
-    HOLDS_EQ(weir_group_running(group), many);
-    if (!context_is_watched())
-        HOLDS((resident_kib() - before) / many < 16); /* KiB each: only what is touched */
-    weir_group_free(group);
-    return WEIR_OK;
-}
-
-static void forty_thousand_coroutines_sleep_at_once_each_above_a_guard(void **state)
-{
-    int many = as_many_as(40000, 2000);
-
-    (void)state;
-    if (!has_light_guards() && many > 20000)
-        many = 20000; /* vm.max_map_count ends it at 32,753 */
-    parked = guarded = 0;
-    run_world(park_many, &many);
 }
 
 /* ---- overflow ----------------------------------------------------------------------- */
@@ -509,7 +471,7 @@ static void when_memory_runs_out_a_spawn_is_refused_and_the_cure_is_told(void **
         fail_msg("status %d: %s", child.status, child.said);
     assert_non_null(strstr(child.said, "test_coro_stack.c:"));
     assert_non_null(strstr(child.said, "no memory for a coroutine stack of 256 KiB"));
-    assert_non_null(strstr(child.said, "vm.max_map_count"));
+    assert_non_null(strstr(child.said, "Bound the group by max_running"));
 }
 
 int main(void)
@@ -522,7 +484,6 @@ int main(void)
         TEST(another_fault_is_passed_on_unseen),
         TEST(the_context_is_the_one_that_was_configured),
         TEST(a_switch_keeps_floating_point_and_alignment),
-        TEST(forty_thousand_coroutines_sleep_at_once_each_above_a_guard),
         TEST(a_stack_is_as_large_as_asked_for),
         TEST(what_was_used_deep_is_given_back),
         TEST(a_stack_given_back_is_the_next_to_be_taken),
