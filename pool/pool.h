@@ -120,6 +120,7 @@ struct weir_pool {
     struct budget_share share;
     struct shared      *shared; /* with other processes: its permits; NULL: none */
     weir_alarm          sweep;  /* the next look at idle connections: upkeep.c */
+    int64_t             expires_ns; /* no idle connection does so before */
     weir_alarm          redial; /* the next attempt after failures: dial.c */
     unsigned            failures_in_row;
     int64_t             retry_ns; /* no attempt before this */

@@ -87,6 +87,70 @@ SCENE(ramp_up_and_down_ends_where_it_began, .max_size = 60, .min_idle = 5, .max_
     EXPECT_INT(stage->fake.descriptors, 5);
 }
 
+/* ---- very many at once -------------------------------------------------------------------- */
+
+enum { MANY = 600, CLOSED_AT_ONCE = 16 };
+
+static void open_many(struct scene *stage)
+{
+    for (int i = 0; i < MANY; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1 });
+    world_advance_ms(1);
+    EXPECT_INT(scene_stats(stage->pool).idle, MANY);
+}
+
+/* How many were closed in one turn, at most? Within a turn the clock stands still. */
+struct turns {
+    int64_t now_ns;
+    int     closed, most;
+};
+
+static void note_turn(const weir_pool_event *event, void *arg)
+{
+    struct turns *turns = arg;
+
+    if (event->type != WEIR_EVENT_CONN_CLOSED)
+        return;
+    turns->closed = weir_now() == turns->now_ns ? turns->closed + 1 : 1;
+    turns->now_ns = weir_now();
+    if (turns->closed > turns->most)
+        turns->most = turns->closed;
+}
+
+SCENE(those_unused_together_go_a_few_a_turn, .max_size = MANY, .max_connecting = MANY,
+      .idle_timeout_ms = 1000, .max_age_ms = WEIR_NEVER)
+{
+    struct turns turns = { 0 };
+
+    open_many(stage);
+    weir_pool_on_event(stage->pool, note_turn, &turns);
+    world_advance_ms(1001); /* and all in the same instant, nearly */
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_IDLE), MANY);
+    EXPECT_INT(turns.most, CLOSED_AT_ONCE);
+    weir_pool_on_event(stage->pool, NULL, NULL);
+}
+
+SCENE(those_that_grow_old_together_go_a_few_a_turn_and_hardly_late, .max_size = MANY,
+      .max_connecting = MANY, .max_age_ms = 10)
+{
+    struct turns turns = { 0 };
+
+    open_many(stage);
+    weir_pool_on_event(stage->pool, note_turn, &turns);
+    world_advance_ms(11 + 7); /* ten per cent of jitter, and 10 us for each that is looked at */
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_AGE), MANY);
+    EXPECT_INT(turns.most, CLOSED_AT_ONCE);
+    weir_pool_on_event(stage->pool, NULL, NULL);
+}
+
+SCENE(a_look_at_ages_leaves_the_young_and_the_unused_alone, .max_size = MANY,
+      .max_connecting = MANY, .min_idle = MANY, .idle_timeout_ms = 500, .max_age_ms = 60 * MINUTE)
+{
+    world_advance_ms(10 * MINUTE);
+    EXPECT_INT(scene_stats(stage->pool).idle, MANY);
+    EXPECT_INT(stage->fake.attempts, MANY);
+}
+
 /* ---- age --------------------------------------------------------------------------------- */
 
 SCENE(an_old_connection_is_closed_when_its_lease_ends, .max_size = 1, .max_age_ms = 1000)
@@ -232,6 +296,9 @@ int main(void)
         cmocka_unit_test(min_idle_is_kept),
         cmocka_unit_test(never_keeps_idle_connections),
         cmocka_unit_test(ramp_up_and_down_ends_where_it_began),
+        cmocka_unit_test(those_unused_together_go_a_few_a_turn),
+        cmocka_unit_test(those_that_grow_old_together_go_a_few_a_turn_and_hardly_late),
+        cmocka_unit_test(a_look_at_ages_leaves_the_young_and_the_unused_alone),
         cmocka_unit_test(an_old_connection_is_closed_when_its_lease_ends),
         cmocka_unit_test(an_old_connection_is_closed_while_idle),
         cmocka_unit_test(age_is_checked_at_checkout_too),
