@@ -3,11 +3,10 @@
  *
  * Our code and the bench's are told from the client library's by the linker: it is asked (--wrap)
  * to put the functions below in the place of malloc() wherever objects of this program call it,
- * and does nothing to shared libraries. libbson has a table for its memory functions.
+ * and does nothing to shared libraries.
  */
 #include "allocs.h"
 
-#include <mongoc/mongoc.h>
 #include <stdlib.h>
 
 void *__real_malloc(size_t size);
@@ -19,39 +18,26 @@ void *__wrap_realloc(void *old, size_t size);
 
 static long asked[2];
 
+void allocs_note(enum asker asker)
+{
+    __atomic_fetch_add(&asked[asker], 1, __ATOMIC_RELAXED);
+}
+
 void *__wrap_malloc(size_t size)
 {
-    __atomic_fetch_add(&asked[BY_WEIR], 1, __ATOMIC_RELAXED);
+    allocs_note(BY_WEIR);
     return __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
 {
-    __atomic_fetch_add(&asked[BY_WEIR], 1, __ATOMIC_RELAXED);
+    allocs_note(BY_WEIR);
     return __real_calloc(count, size);
 }
 
 void *__wrap_realloc(void *old, size_t size)
 {
-    __atomic_fetch_add(&asked[BY_WEIR], 1, __ATOMIC_RELAXED);
-    return __real_realloc(old, size);
-}
-
-static void *library_malloc(size_t size)
-{
-    asked[BY_LIBMONGOC]++;
-    return __real_malloc(size);
-}
-
-static void *library_calloc(size_t count, size_t size)
-{
-    asked[BY_LIBMONGOC]++;
-    return __real_calloc(count, size);
-}
-
-static void *library_realloc(void *old, size_t size)
-{
-    asked[BY_LIBMONGOC]++;
+    allocs_note(BY_WEIR);
     return __real_realloc(old, size);
 }
 
@@ -62,16 +48,6 @@ bool allocs_countable(void)
 #else
     return true;
 #endif
-}
-
-void allocs_prepare(void)
-{
-    bson_mem_vtable_t table = { .malloc = library_malloc,
-                                .calloc = library_calloc,
-                                .realloc = library_realloc,
-                                .free = free };
-
-    bson_mem_set_vtable(&table);
 }
 
 long allocs_by(enum asker asker)

@@ -14,8 +14,10 @@ enum asker { BY_WEIR, BY_LIBMONGOC };
 /* Can both be told apart in this build? Only where weir is linked statically. */
 bool allocs_countable(void);
 
-/* Count what the library asks for, too; once, before it makes anything. */
+/* Count what libbson asks for, too; once, before it makes anything. (allocs_bson.c) */
 void allocs_prepare(void);
+
+void allocs_note(enum asker asker);
 
 /* Calls of malloc(), calloc() and realloc() since the program began. */
 long allocs_by(enum asker asker);

@@ -14,12 +14,18 @@
  */
 #include "base.h"
 #include "fcontext.h"
+#include "memory.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { STACK_SIZE = 256 * 1024, GUARD_SIZE = 16 * 1024, MAX_STACKS = 1024 };
+enum {
+    STACK_SIZE = 256 * 1024,
+    GUARD_SIZE = 16 * 1024,
+    GUARD_INSTALL = 102 /* MADV_GUARD_INSTALL, Linux 6.13 */
+};
 
 /* Bounce every jump back to where it came from. */
 static void bounce(transfer_t came)
@@ -28,7 +34,9 @@ static void bounce(transfer_t came)
         came = jump_fcontext(came.from, NULL);
 }
 
-static char *map_stacks(int count, size_t *size)
+/* As weir maps them: no huge pages, and guards where they are to be had for nothing. That they
+   cannot be crossed matters to nobody here, but their page tables count. */
+static char *map_stacks(long count, size_t *size)
 {
     size_t stride = STACK_SIZE + GUARD_SIZE;
 
@@ -39,28 +47,60 @@ static char *map_stacks(int count, size_t *size)
         bench_fail("mmap: %s", strerror(errno));
         return NULL;
     }
-    /* A guard is part of the layout; that it cannot be crossed matters to nobody here. */
+    (void)madvise(low, *size, MADV_NOHUGEPAGE);
+    for (long i = 0; i < count; i++) {
+        if (madvise(low + (size_t)i * stride, GUARD_SIZE, GUARD_INSTALL))
+            break;
+    }
     return low;
+}
+
+/* So many contexts, in order, each on its stack; at[] is freed by the caller. */
+static fcontext_t *make_contexts(char *low, long count)
+{
+    fcontext_t *at = calloc((size_t)count, sizeof *at);
+
+    if (!at) {
+        bench_fail("no memory for %ld contexts", count);
+        return NULL;
+    }
+    for (long i = 0; i < count; i++)
+        at[i] = make_fcontext(low + (size_t)(i + 1) * (STACK_SIZE + GUARD_SIZE), STACK_SIZE,
+                              bounce);
+    return at;
 }
 
 bool base_round_robin(struct lap *lap, int stacks)
 {
-    static fcontext_t at[MAX_STACKS];
-    size_t            size;
-    char             *low = map_stacks(stacks, &size);
+    size_t      size;
+    char       *low = map_stacks(stacks, &size);
+    fcontext_t *at = low ? make_contexts(low, stacks) : NULL;
 
-    if (!low)
-        return false;
-    for (int i = 0; i < stacks; i++) {
-        char *top = low + (size_t)(i + 1) * (STACK_SIZE + GUARD_SIZE);
-        at[i] = make_fcontext(top, STACK_SIZE, bounce);
-    }
-    for (int i = 0; !lap->over; i = i + 1 < stacks ? i + 1 : 0) {
+    for (int i = 0; at && !lap->over; i = i + 1 < stacks ? i + 1 : 0) {
         at[i] = jump_fcontext(at[i], NULL).from;
         lap_tick(lap);
     }
-    munmap(low, size);
-    return true;
+    if (low)
+        munmap(low, size);
+    free(at);
+    return at != NULL;
+}
+
+/* Each has run, and waits to be jumped to again. */
+bool base_parked(struct lap *lap, int what)
+{
+    long        before = memory_bytes((enum memory)what);
+    size_t      size;
+    char       *low = map_stacks(lap->count, &size);
+    fcontext_t *at = low ? make_contexts(low, lap->count) : NULL;
+
+    for (long i = 0; at && i < lap->count; i++)
+        at[i] = jump_fcontext(at[i], NULL).from;
+    lap_end_at(lap, (double)(memory_bytes((enum memory)what) - before));
+    if (low)
+        munmap(low, size);
+    free(at);
+    return at != NULL;
 }
 
 static fcontext_t there_and_back(fcontext_t at, long times)

@@ -162,7 +162,7 @@ static struct figures summarise(double *values, int count)
 static enum outcome run_rounds(const struct entry *entry, int rounds, double *ours,
                                double *baseline)
 {
-    for (int i = -1; i < rounds; i++) {
+    for (int i = entry->once ? 0 : -1; i < rounds; i++) {
         int at = i < 0 ? 0 : i; /* the warm-up's figures are overwritten */
 
         if (interrupted)
@@ -176,6 +176,8 @@ static enum outcome run_rounds(const struct entry *entry, int rounds, double *ou
 
 void bench_measure(const struct entry *entry, int rounds, struct result *result)
 {
+    if (entry->once)
+        rounds = 1;
     *result = (struct result){ .entry = entry, .rounds = rounds, .outcome = SKIPPED };
     if (entry->measure == CALLS && !calls_countable()) {
         snprintf(result->why, sizeof result->why,
@@ -205,7 +207,8 @@ void bench_measure(const struct entry *entry, int rounds, struct result *result)
 const char *bench_unit(enum measure measure)
 {
     static const char *const units[] = {
-        [CPU_NS] = "ns", [CPU_US] = "us", [CALLS] = "calls", [ALLOCS] = "mem", [TIMES] = "times",
+        [CPU_NS] = "ns", [CPU_US] = "us", [CALLS] = "calls", [ALLOCS] = "mem",
+        [BYTES] = "bytes", [TIMES] = "times",
     };
 
     return units[measure];

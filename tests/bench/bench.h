@@ -57,7 +57,8 @@ enum measure {
     CPU_NS, /* CPU time per operation, nanoseconds */
     CPU_US, /* the same, microseconds */
     CALLS,  /* system calls per operation */
-    ALLOCS, /* requests for memory per operation; as lap_end_at() says, like the next */
+    ALLOCS, /* requests for memory per operation; as lap_end_at() says, like those below */
+    BYTES,  /* of memory */
     TIMES   /* how many times as much as something else */
 };
 
@@ -75,6 +76,7 @@ struct entry {
     long         count;     /* operations a round */
     struct side  ours;
     struct side  baseline;
+    bool         once;      /* it is the same in each round: one of each side, and no warm-up */
     /* Around all rounds of the entry; both may be NULL. False: cannot be measured here, and
        `why` says what is missing; then tear_down() is not called. */
     bool (*set_up)(char *why, size_t size);
@@ -82,7 +84,8 @@ struct entry {
 };
 
 /* A table of entries, ended by one without a name. */
-extern const struct entry coro_entries[], pool_entries[], mysql_entries[], mongo_entries[];
+extern const struct entry coro_entries[], pool_entries[], pool_crowd_entries[], mysql_entries[],
+    mongo_entries[];
 
 enum outcome { MEASURED, SKIPPED, FAILED, INTERRUPTED };
 
@@ -98,7 +101,7 @@ struct result {
     char                why[200]; /* of SKIPPED */
 };
 
-/* Measure an entry: a warm-up round of each side, then `rounds` of both in turn. */
+/* Measure an entry: a warm-up round of each side, then `rounds` of both in turn; see `once`. */
 void bench_measure(const struct entry *entry, int rounds, struct result *result);
 
 /* Pin this process to the first CPU it may use; returns its number, -1 if that failed. */

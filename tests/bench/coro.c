@@ -5,6 +5,7 @@
  * Ignores: pools, databases.
  */
 #include "base.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <string.h>
@@ -288,6 +289,50 @@ static bool echo_round(struct lap *lap, int how)
     return run(ask, &echo);
 }
 
+/* ---- a million parked --------------------------------------------------------------- */
+
+struct parking {
+    struct lap *lap;
+    enum memory what;
+    weir_event  gate; /* all of them wait for it */
+    long        parked;
+};
+
+static weir_status wait_at_the_gate(void *arg)
+{
+    struct parking *parking = arg;
+
+    parking->parked++;
+    return weir_event_wait(&parking->gate, WEIR_FOREVER);
+}
+
+static weir_status park_them(void *arg)
+{
+    struct parking *parking = arg;
+    weir_error      err;
+    weir_autoptr(weir_group) group = NULL;
+
+    if (weir_group_new(&(weir_group_opts){ .keep = WEIR_KEEP_COUNTS }, &group, &err) != WEIR_OK)
+        return weir_fail(&err);
+    long before = memory_bytes(parking->what);
+    for (long i = 0; i < parking->lap->count; i++) {
+        if (!weir_spawn(group, wait_at_the_gate, parking))
+            break;
+    }
+    while (parking->parked < (long)weir_group_running(group))
+        weir_yield();
+    lap_end_at(parking->lap, (double)(memory_bytes(parking->what) - before));
+    weir_event_set(&parking->gate);
+    return weir_group_wait(group, WEIR_FOREVER);
+}
+
+static bool parked_round(struct lap *lap, int what)
+{
+    struct parking parking = { .lap = lap, .what = (enum memory)what };
+
+    return run(park_them, &parking);
+}
+
 const struct entry coro_entries[] = {
     {
         .name = "coro/yield",
@@ -360,6 +405,26 @@ const struct entry coro_entries[] = {
         .count = 5000,
         .ours = { "weir_wait_fd after weir_fd_watch_edge", echo_round, ANNOUNCED },
         .baseline = { "libev + fcontext, a watcher per wait", base_echo, 0 },
+    },
+    {
+        .name = "coro/parked-1m",
+        .operation = "a coroutine parked, of a million: memory resident",
+        .measure = BYTES,
+        .count = 1000000,
+        .once = true,
+        .ours = { "weir_event_wait", parked_round, RESIDENT },
+        .baseline = { "fcontext, stacks mapped alike", base_parked, RESIDENT },
+        .set_up = memory_for_a_million,
+    },
+    {
+        .name = "coro/parked-1m-tables",
+        .operation = "a coroutine parked, of a million: the kernel's page tables",
+        .measure = BYTES,
+        .count = 1000000,
+        .once = true,
+        .ours = { "weir_event_wait", parked_round, PAGE_TABLES },
+        .baseline = { "fcontext, stacks mapped alike", base_parked, PAGE_TABLES },
+        .set_up = memory_for_a_million,
     },
     { .name = NULL },
 };

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ENTRIES = 64, MAX_ROUNDS = 1000 };
+enum { MAX_ENTRIES = 128, MAX_ROUNDS = 1000 };
 
 struct request {
     char      **names; /* whole names or prefixes; none: everything */
@@ -56,7 +56,7 @@ static int read_arguments(int argc, char **argv, struct request *request)
 }
 
 static const struct entry *const tables[] = {
-    coro_entries, pool_entries, mysql_entries,
+    coro_entries, pool_entries, pool_crowd_entries, mysql_entries,
 #if WEIR_BENCH_MONGO
     mongo_entries,
 #endif
