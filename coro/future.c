@@ -101,3 +101,47 @@ void weir_future_finish(weir_future *future)
         weir_wake(waiter->waker);
     }
 }
+
+/* ---- the end of a task ----------------------------------------------------------------- */
+
+static void settle_by(weir_future *future, const weir_task *task)
+{
+    weir_error  error;
+    weir_status status = weir_task_status(task);
+
+    if (status == WEIR_OK) {
+        weir_future_set(future, weir_task_value(task));
+        return;
+    }
+    weir_error_set(&error, status, "%s %llu, spawned at %s, ended with %s", weir_task_name(task),
+                   (unsigned long long)weir_task_id(task), weir_task_site(task),
+                   weir_status_name(status));
+    weir_future_fail(future, &error);
+}
+
+static void linked_task_ended(weir_exit_hook *hook)
+{
+    weir_link *link = LIST_OF(hook, weir_link, hook_);
+    weir_task *task = link->task_;
+
+    link->task_ = NULL;
+    settle_by(link->future_, task);
+}
+
+void weir_link_to(weir_link *link, weir_task *task, weir_future *future)
+{
+    *link = (weir_link){ .hook_.fn = linked_task_ended, .task_ = task, .future_ = future };
+    if (!weir_task_done(task)) {
+        weir_exit_hook_add(task, &link->hook_);
+        return;
+    }
+    link->task_ = NULL;
+    settle_by(future, task);
+}
+
+void weir_link_cut(weir_link *link)
+{
+    if (link->task_)
+        weir_exit_hook_remove(&link->hook_);
+    link->task_ = NULL;
+}

@@ -155,15 +155,23 @@ weir_status weir_group_new(const weir_group_opts *opts, weir_group **out, weir_e
 
 /* ---- members ------------------------------------------------------------------------ */
 
+void group_heed(weir_group *group)
+{
+    group->heeded = true;
+}
+
 static bool is_member(const weir_group *group, const weir_task *task)
 {
     return task && task->group == group && task->state != TASK_DONE;
 }
 
-static void count_failure(weir_group *group, weir_status status)
+static void count_failure(weir_group *group, weir_status status, uint64_t id, const char *site)
 {
-    if (group->failures++ == 0)
-        group->first = status;
+    if (group->failures++ > 0)
+        return;
+    group->first = status;
+    group->first_id = id;
+    group->first_site = site;
 }
 
 /* Remember a spawn that failed. Where even that fails, its status still counts. */
@@ -172,7 +180,7 @@ static void *miss(weir_group *group, weir_status status, const char *site)
     struct missing never = { .status = status, .site = site };
     weir_member    member = describe_missing(&never);
 
-    count_failure(group, status);
+    count_failure(group, status, 0, site);
     if (group == group->hub->root)
         LOG(WEIR_LOG_ERROR, "%s: the coroutine could not be started: %s", site,
             weir_status_name(status));
@@ -300,7 +308,7 @@ void group_member_done(weir_group *group, weir_task *task)
     weir_member member;
 
     if (failed)
-        count_failure(group, task->status);
+        count_failure(group, task->status, task->id, task->site);
     if (failed && group == group->hub->root)
         LOG(WEIR_LOG_WARN, "detached %s %llu, spawned at %s, ended with %s", weir_task_name(task),
             (unsigned long long)task->id, task->site, weir_status_name(task->status));
@@ -332,6 +340,7 @@ weir_status weir_group_wait(weir_group *group, weir_deadline deadline)
         if (status != WEIR_OK)
             return status;
     }
+    group->heeded = true;
     return group->first;
 }
 
@@ -364,6 +373,7 @@ weir_status weir_group_next(weir_group *group, weir_deadline deadline, weir_memb
     weir_status status = is_member(group, task_here()) ? WEIR_USAGE : hot_pending();
 
     *out = (weir_member){ .name = "" };
+    group->heeded = true;
     if (status != WEIR_OK)
         return waitq_fail(status);
     if (next_untold(group, out))
@@ -397,6 +407,21 @@ weir_status weir_group_stop(weir_group *group, weir_deadline deadline)
     return weir_group_wait(group, WEIR_SCOPE);
 }
 
+/*
+ * A failure that nobody was told of is said once, before it is forgotten. That of one who was
+ * cancelled is not: whoever cancelled knows.
+ */
+static void say_what_went_unheard(const weir_group *group)
+{
+    if (!group->failures || group->heeded || group->first == WEIR_CANCELED)
+        return;
+    LOG(WEIR_LOG_WARN,
+        "group %s: %llu of %llu coroutines failed and nobody asked; the first was %llu, spawned at "
+        "%s, with %s", group->opts.name ? group->opts.name : "without a name",
+        (unsigned long long)group->failures, (unsigned long long)group->spawned,
+        (unsigned long long)group->first_id, group->first_site, weir_status_name(group->first));
+}
+
 static void group_destroy(weir_group *group)
 {
     list_unlink(&group->link);
@@ -426,10 +451,13 @@ void weir_group_free(weir_group *group)
         return;
     }
     if (group->count) {
+        bool heeded = group->heeded;
         WEIR_SHIELD(WEIR_FOREVER);
         weir_group_cancel(group);
         (void)weir_group_wait(group, WEIR_FOREVER);
+        group->heeded = heeded;
     }
+    say_what_went_unheard(group);
     group_destroy(group);
 }
 
@@ -446,7 +474,7 @@ static void drop_members(weir_group *group, weir_task *survivor)
         if (task == survivor)
             continue;
         task->status = WEIR_CANCELED;
-        count_failure(group, WEIR_CANCELED);
+        count_failure(group, WEIR_CANCELED, task->id, task->site);
         list_unlink(&task->link);
         if (keeps(group, WEIR_CANCELED, false))
             roll_append(&group->ended, &task->link, false);
@@ -480,6 +508,7 @@ uint64_t weir_group_spawned(const weir_group *group)
 
 uint64_t weir_group_failed(const weir_group *group)
 {
+    ((weir_group *)group)->heeded = true;
     return group->failures;
 }
 
@@ -497,6 +526,7 @@ static void tell(struct list *tasks, int which, void (*fn)(const weir_member *, 
 void weir_group_each(weir_group *group, void (*fn)(const weir_member *member, void *arg),
                      void *arg)
 {
+    group->heeded = true;
     tell(&group->ended.members, FAILED, fn, arg);
     LIST_EACH(node, &group->missing.members) {
         weir_member member = describe_missing(LIST_OF(node, struct missing, link));

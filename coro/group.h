@@ -29,6 +29,9 @@ struct weir_group {
     int64_t         limit_ns;
     uint64_t        spawned, failures;
     weir_status     first;      /* failure */
+    uint64_t        first_id;   /* whose; 0: of a spawn that failed */
+    const char     *first_site;
+    bool            heeded;     /* somebody was told that there was one */
     uint64_t        maker;      /* the coroutine that made it; 0: none did */
 };
 

@@ -6,13 +6,12 @@
  */
 #include "hub.h"
 #include "log.h"
+#include "settings.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { STACK = 256 * 1024 }; /* bytes; BSON needs about 1 KiB a level of nesting */
 
 __thread struct hot_hub *weir_hot_hub_ __attribute__((tls_model("initial-exec")));
 
@@ -63,6 +62,7 @@ enum hub_wish hub_turn(weir_hub *hub)
 
 weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error *err)
 {
+    settings_apply();
     if (weir_selfcheck(err) != WEIR_OK)
         return NULL;
     weir_hub *hub = calloc(1, sizeof *hub);
@@ -82,7 +82,8 @@ weir_hub *hub_new(struct reactor *reactor, const weir_run_opts *opts, weir_error
     hub->fork_hooks.prev = hub->fork_hooks.next = &hub->fork_hooks;
     pthread_mutex_init(&hub->lock, NULL);
     context_init_thread(&hub->context);
-    depot_init(&hub->depot, stack_round(opts && opts->stack_size ? opts->stack_size : STACK));
+    depot_init(&hub->depot, stack_round(opts && opts->stack_size ? opts->stack_size
+                                                                      : settings_stack_size()));
     list_init(&hub->groups);
     hub->root = group_make(hub, &(weir_group_opts){ .keep = WEIR_KEEP_COUNTS });
     if (!hub->root) {
@@ -158,6 +159,49 @@ static weir_status outlive_the_others(weir_hub *hub, unsigned left)
         (void)weir_park(WEIR_FOREVER, "everybody else to end");
     }
     return close_what_is_open(hub);
+}
+
+struct left {
+    const weir_task *self;
+    unsigned         shown;
+};
+
+static void say_who_is_left(weir_task *task, void *arg)
+{
+    enum { SHOWN = 100 };
+    struct log_site site = { 0 }; /* each is a site of its own: none is held back */
+    struct left    *left = arg;
+
+    if (task == left->self || task->reserved || ++left->shown > SHOWN)
+        return;
+    weir_log_say(&site, WEIR_LOG_WARN, "  %s %llu, spawned at %s, %s%s", weir_task_name(task),
+                 (unsigned long long)task->id, task->site, task->why ? "waits for " : "can run",
+                 task->why ? task->why : "");
+}
+
+static weir_status report_the_rest(weir_hub *hub, weir_status status)
+{
+    struct left left = { .self = hub->running };
+
+    LOG(WEIR_LOG_WARN, "weir_drain: %s, and %u coroutines have not ended",
+        weir_status_name(status), hub->live - 1);
+    tasks_each(hub, say_who_is_left, &left);
+    return status;
+}
+
+weir_status weir_drain(weir_deadline deadline)
+{
+    weir_hub *hub = hub_here_;
+
+    if (!hub || !hub->running || hub->running != hub->main_task)
+        return WEIR_USAGE; /* anybody else would wait for the main one, who waits for him */
+    while (hub->live > 1) {
+        hub->last_one_waits = weir_waker_new();
+        weir_status status = weir_park(deadline, "everybody else to end");
+        if (status != WEIR_OK && hub->live > 1)
+            return report_the_rest(hub, status);
+    }
+    return WEIR_OK;
 }
 
 static weir_status main_body(void *arg)

@@ -74,6 +74,7 @@ struct weir_task {
     uint64_t        remote_token;     /* under the hub's lock */
     weir_task      *remote_next;      /* under the hub's lock */
     uint64_t        id;
+    uint64_t        parent;    /* the coroutine that spawned it; 0: none did */
     const char     *name;
     const char     *site;
 
@@ -266,6 +267,7 @@ void tasks_free(weir_hub *hub);
 /* group.c */
 weir_group *group_make(weir_hub *hub, const weir_group_opts *opts);
 void        group_member_done(weir_group *group, weir_task *task);
+void        group_heed(weir_group *group); /* somebody hears of how its members end */
 void        groups_destroy(weir_hub *hub);
 
 /* alarm.c */

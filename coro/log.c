@@ -18,6 +18,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static weir_log_fn     sink;
 static void           *sink_arg;
 static weir_log_level  threshold = WEIR_LOG_WARN;
+static int             told;       /* the program has said what it wants */
 
 static void to_stderr(weir_log_level level, const char *line, void *arg)
 {
@@ -33,6 +34,15 @@ void weir_log_set(weir_log_fn fn, void *arg, weir_log_level level)
     sink = fn;
     sink_arg = arg;
     threshold = level;
+    told = 1;
+    pthread_mutex_unlock(&lock);
+}
+
+void log_default(weir_log_level level)
+{
+    pthread_mutex_lock(&lock);
+    if (!told)
+        threshold = level;
     pthread_mutex_unlock(&lock);
 }
 

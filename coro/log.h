@@ -23,6 +23,9 @@ WEIR_API void weir_log_say(struct log_site *site, weir_log_level level, const ch
         weir_log_say(&site_, (level), __VA_ARGS__);                                       \
     } while (0)
 
+/* What is logged, unless the program has said so itself. */
+void log_default(weir_log_level level);
+
 /* Around a fork: nobody is inside meanwhile. */
 void log_hold(void);
 void log_let_go(void);

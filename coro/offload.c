@@ -8,6 +8,7 @@
 #include "offload.h"
 
 #include "hub.h"
+#include "settings.h"
 
 #include <stdlib.h>
 #include <weir/offload.h>
@@ -40,6 +41,7 @@ weir_status weir_offload(void (*fn)(void *arg), void *arg, weir_deadline deadlin
 
 void weir_offload_limit(unsigned max_threads)
 {
+    settings_apply(); /* what the environment says comes first, and what the program says counts */
     crew_resize(&crew_of_offloads, max_threads ? max_threads : 1,
                 crew_count(&crew_of_offloads).keep);
 }

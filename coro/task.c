@@ -126,6 +126,8 @@ weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status
 
     struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status,
                          .value = task->value };
+    if (task->group)
+        group_heed(task->group);
     if (me.ended) {
         weir_spend(1);
     } else {
@@ -301,6 +303,7 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
     task->hooks.prev = task->hooks.next = &task->hooks;
     task->status = WEIR_OK;
     task->id = ++hub->last_id;
+    task->parent = hub->running ? hub->running->id : 0;
     task->name = opts && opts->name ? opts->name : NULL;
     task->site = site;
     task->born_ns = hub->now_ns;
@@ -388,6 +391,11 @@ weir_hub *weir_task_hub(const weir_task *task)
 uint64_t weir_task_id(const weir_task *task)
 {
     return task->id;
+}
+
+uint64_t weir_task_parent(const weir_task *task)
+{
+    return task->parent;
 }
 
 const char *weir_task_name(const weir_task *task)

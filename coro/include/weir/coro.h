@@ -188,6 +188,7 @@ WEIR_API weir_task *weir_self(void);
 WEIR_API uint64_t    weir_task_id(const weir_task *task);   /* 1, 2, 3 ... in each hub */
 WEIR_API const char *weir_task_name(const weir_task *task); /* never NULL */
 WEIR_API const char *weir_task_site(const weir_task *task); /* where it was spawned */
+WEIR_API uint64_t    weir_task_parent(const weir_task *task); /* by whom; 0: by no coroutine */
 WEIR_API bool        weir_task_done(const weir_task *task);
 
 /**
@@ -326,7 +327,8 @@ WEIR_API void weir_group_each(weir_group *group,
 
 /**
  * Cancel what still runs, wait for it (shielded: nothing cuts this short) and free the
- * group. NULL is fine.
+ * group. NULL is fine. A failure of which nobody was told until then (by a wait for the group, or
+ * a join of a member, or a question about its members) is logged, unless it is WEIR_CANCELED.
  *
  * Yields:  unless no member runs.
  */
@@ -336,6 +338,17 @@ static inline void weir_group_cleanup_(weir_group **group)
 {
     weir_group_free(*group);
 }
+
+/**
+ * Wait until every other coroutine of this hub has ended, whoever spawned it. Those that are left
+ * at the deadline are logged: name, number, where each was spawned and what it waits for.
+ * weir_run() waits for them in any case; this is for a main coroutine that wants to hear of it.
+ *
+ * Yields:  unless it is alone.
+ * Context: the main coroutine of weir_run().
+ * Returns: WEIR_OK when it is alone; WEIR_TIMEOUT, WEIR_CANCELED of this wait; WEIR_USAGE.
+ */
+WEIR_API weir_status weir_drain(weir_deadline deadline);
 
 /* ---- the same for each of many ------------------------------------------------------ */
 

@@ -130,6 +130,25 @@ WEIR_API weir_status weir_future_get(weir_future *future, weir_deadline deadline
 /** Who waits gets WEIR_CLOSED, and so does who comes later unless it was settled. */
 WEIR_API void weir_future_finish(weir_future *future);
 
+/* A task whose end settles a future. Embed it; it must outlive the task, or be cut. */
+typedef struct weir_link {
+    weir_exit_hook hook_;
+    weir_task     *task_; /* NULL: cut, or over */
+    weir_future   *future_;
+} weir_link;
+
+/**
+ * Settle `future` when `task` ends: with its value where it returned WEIR_OK (weir_set_value()),
+ * else with its status. A future that is settled already stays as it is; of several tasks linked
+ * to one future the first to end counts.
+ *
+ * Yields:  no.  Context: the hub's thread; a task that has ended settles it at once.
+ * Owner:   the link is yours, on a stack or in a struct, until the task has ended or
+ *          weir_link_cut() (which may be called at any time) has undone it.
+ */
+WEIR_API void weir_link_to(weir_link *link, weir_task *task, weir_future *future);
+WEIR_API void weir_link_cut(weir_link *link);
+
 /* ---- semaphore: so many at a time --------------------------------------------------- */
 
 typedef struct weir_sem {

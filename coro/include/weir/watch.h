@@ -69,6 +69,31 @@ WEIR_API void weir_watch_stop(void);
 /** Turns found blocked in all hubs since the process began. Any thread. */
 WEIR_API uint64_t weir_watch_blocked(void);
 
+/* One block that shall give way; use WEIR_MUST_YIELD. */
+typedef struct weir_must_yield {
+    weir_task  *task_;
+    const char *site_;
+    uint64_t    turns_;
+    int64_t     begun_ns_, limit_ns_;
+} weir_must_yield;
+
+WEIR_API void weir_must_yield_enter_(weir_must_yield *block, int64_t ms, const char *site);
+WEIR_API void weir_must_yield_leave_(weir_must_yield *block);
+
+/*
+ * From here to the closing brace this coroutine must let others run at least once, or be done
+ * within `ms` milliseconds (0: it must let others run in any case). A block that does not is
+ * logged as an error with its place, and counted: for tests, and for code whose author thought
+ * that a call in it cooperates. Outside a coroutine it does nothing.
+ */
+#define WEIR_MUST_YIELD(ms) \
+    __attribute__((cleanup(weir_must_yield_leave_))) weir_must_yield WEIR_JOIN(weir_must_, \
+                                                                               __LINE__); \
+    weir_must_yield_enter_(&WEIR_JOIN(weir_must_, __LINE__), (ms), WEIR_HERE)
+
+/** Blocks of the process that did not. Any thread. */
+WEIR_API uint64_t weir_must_yield_broken(void);
+
 /* ---- who waits for what ------------------------------------------------------------- */
 
 /**
