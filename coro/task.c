@@ -7,6 +7,7 @@
  */
 #include "hub.h"
 #include "log.h"
+#include "park.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -118,23 +119,29 @@ static void tell_joiners(weir_task *task)
     }
 }
 
-weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status *result,
-                            void **value)
+/* Inlined into each that joins, for the reason given in park.h. */
+PARK_INLINE weir_status join(weir_task *task, weir_deadline deadline, weir_status *result,
+                             void **value)
 {
-    if (!task || task == task_here())
+    weir_task *self = task_here();
+
+    if (!task || task == self)
         return WEIR_USAGE; /* a spawn that failed; or it would wait for itself */
+    if (task->group)
+        group_heed(task->group);
 
     struct joiner me = { .ended = task->state == TASK_DONE, .result = task->status,
                          .value = task->value };
-    if (task->group)
-        group_heed(task->group);
     if (me.ended) {
         weir_spend(1);
+    } else if (!self) {
+        return weir_park(deadline, "a coroutine to end"); /* refused */
     } else {
-        me.waker = weir_waker_new();
+        park_begin(self);
+        me.waker = (weir_waker){ self, self->token };
         list_append(&task->joiners, &me.link);
-        weir_status status = weir_park(deadline, "a coroutine to end");
-        list_unlink(&me.link);
+        weir_status status = park_until(self, deadline, "a coroutine to end");
+        list_drop(&me.link);
         if (!me.ended)
             return status;
     }
@@ -145,9 +152,15 @@ weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status
     return WEIR_OK;
 }
 
+weir_status weir_join_value(weir_task *task, weir_deadline deadline, weir_status *result,
+                            void **value)
+{
+    return join(task, deadline, result, value);
+}
+
 weir_status weir_join(weir_task *task, weir_deadline deadline, weir_status *result)
 {
-    return weir_join_value(task, deadline, result, NULL);
+    return join(task, deadline, result, NULL);
 }
 
 weir_status weir_stop(weir_task *task, weir_deadline deadline, weir_status *result)
