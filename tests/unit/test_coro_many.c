@@ -23,8 +23,7 @@ enum {
     MANY = 100000,
     MILLION = 1000000,
     ENOUGH_MIB = 8192, /* what a million needs, with their page tables, and room for others */
-    KEPT_FREE = 4096,  /* stacks, as stack.c has it */
-    RECORDS = 600      /* bytes: what stays of each until the hub ends */
+    KEPT_FREE = 4096   /* stacks, as stack.c has it */
 };
 
 /* ---- memory ------------------------------------------------------------------------- */
@@ -55,15 +54,13 @@ static long tables_kib(void)
     return kib_of("/proc/self/status", "VmPTE:");
 }
 
-/* With glibc's contexts a task's record holds all the registers: a kilobyte more. */
-static long bytes_each(void)
-{
+/* Bytes of each: all there are, and those of its records, which stay until the hub ends. With
+   glibc's contexts a task's record holds all the registers: a kilobyte more. */
 #ifdef WEIR_CONTEXT_UCONTEXT
-    return 5632;
+enum { BYTES_EACH = 5632, RECORDS_EACH = 1500 };
 #else
-    return 4608;
+enum { BYTES_EACH = 4608, RECORDS_EACH = 500 };
 #endif
-}
 
 static bool has_light_guards(void)
 {
@@ -158,7 +155,7 @@ static void weigh(const struct crowd *crowd, long before, long tables_before)
     print_message("%d parked: %.0f bytes resident each, and %.0f of page tables\n", crowd->count,
                   (double)resident * 1024 / crowd->count, (double)tables * 1024 / crowd->count);
     HOLDS(resident * 1024 / crowd->count >= 4096); /* else we measure something else */
-    HOLDS(resident * 1024 / crowd->count <= bytes_each());
+    HOLDS(resident * 1024 / crowd->count <= BYTES_EACH);
     HOLDS(tables * 1024 / crowd->count < 640);
 }
 
@@ -166,7 +163,7 @@ static weir_status come_twice_and_go(void *arg)
 {
     struct crowd *crowd = arg;
     long          before = resident_kib(), tables = tables_kib();
-    long          records = (long)crowd->count * RECORDS / 1024 * bytes_each() / 4608;
+    long          records = (long)crowd->count * RECORDS_EACH / 1024;
 
     for (int round = 0; round < 2; round++) {
         weir_group *group = gather(crowd, stand);
