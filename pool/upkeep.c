@@ -5,8 +5,8 @@
  * comes to rest, and when it rings it looks who is really due and sets itself anew.
  * Paused pools are looked after too, but not filled up.
  *
- * Ten thousand connections may be due together. Closing them in one turn would hold the hub for 30 ms
- * and more, so a turn closes a few, and the rest follow in those after it. Nor is everybody
+ * Ten thousand connections may be due together. Closing them in one turn would hold the hub for
+ * 30 ms and more, so a turn closes a few, and the rest follow in those after it. Nor is everybody
  * looked at each time. The one unused longest is last in the list, so idleness is looked for from
  * there, as far as it goes. Ages have no order: all are looked at, some tenths of a millisecond,
  * but not before the earliest that is known of comes, and never so often that it counts; then

@@ -1,6 +1,6 @@
 /*
- * test_coro_same_turn.c - each wait there is, when what it waits for, a cancel and its deadline fall
- * into the same turn.
+ * test_coro_same_turn.c - each wait there is, when what it waits for, a cancel and its deadline
+ * fall into the same turn.
  *
  * One table of waits, one of coincidences, and each is played with each. Whatever is told must be
  * true: who hears WEIR_OK has what he waited for, who does not has left it for others, and a
@@ -49,9 +49,21 @@ struct wait {
 
 /* ---- the waits ---------------------------------------------------------------------- */
 
-static weir_status on_event(struct play *p)   { return weir_event_wait(&p->event, p->deadline); }
-static void        set_event(struct play *p)  { weir_event_set(&p->event); }
-static weir_status on_remote(struct play *p)  { return weir_remote_event_wait(&p->remote, p->deadline); }
+static weir_status on_event(struct play *p)
+{
+    return weir_event_wait(&p->event, p->deadline);
+}
+
+static void set_event(struct play *p)
+{
+    weir_event_set(&p->event);
+}
+
+static weir_status on_remote(struct play *p)
+{
+    return weir_remote_event_wait(&p->remote, p->deadline);
+}
+
 static weir_status on_future(struct play *p)
 {
     void       *value = NULL;
@@ -60,10 +72,26 @@ static weir_status on_future(struct play *p)
     HOLDS((value == p) == (status == WEIR_OK));
     return status;
 }
-static void        set_future(struct play *p) { HOLDS(weir_future_set(&p->future, p)); }
-static weir_status on_sem(struct play *p)     { return weir_sem_take(&p->sem, p->deadline); }
-static void        give_sem(struct play *p)   { weir_sem_give(&p->sem); }
-static bool        sem_taken(struct play *p)  { return !weir_sem_try(&p->sem); }
+
+static void set_future(struct play *p)
+{
+    HOLDS(weir_future_set(&p->future, p));
+}
+
+static weir_status on_sem(struct play *p)
+{
+    return weir_sem_take(&p->sem, p->deadline);
+}
+
+static void give_sem(struct play *p)
+{
+    weir_sem_give(&p->sem);
+}
+
+static bool sem_taken(struct play *p)
+{
+    return !weir_sem_try(&p->sem);
+}
 
 static weir_status on_mutex(struct play *p)
 {
@@ -72,7 +100,11 @@ static weir_status on_mutex(struct play *p)
     HOLDS((weir_mutex_owner(&p->mutex) == weir_self()) == (status == WEIR_OK));
     return status == WEIR_OK ? weir_mutex_unlock(&p->mutex) : status;
 }
-static void unlock_mutex(struct play *p) { HOLDS_EQ(weir_mutex_unlock(&p->mutex), WEIR_OK); }
+
+static void unlock_mutex(struct play *p)
+{
+    HOLDS_EQ(weir_mutex_unlock(&p->mutex), WEIR_OK);
+}
 
 static weir_status on_cond(struct play *p)
 {
@@ -82,43 +114,65 @@ static weir_status on_cond(struct play *p)
     HOLDS_EQ(weir_mutex_unlock(&p->mutex), WEIR_OK);
     return status;
 }
-static void signal_cond(struct play *p) { weir_cond_signal(&p->cond); }
 
-static weir_status on_recv(struct play *p)    { return weir_chan_recv(p->chan, &p->element, p->deadline); }
-static void        send_one(struct play *p)
+static void signal_cond(struct play *p)
+{
+    weir_cond_signal(&p->cond);
+}
+
+static weir_status on_recv(struct play *p)
+{
+    return weir_chan_recv(p->chan, &p->element, p->deadline);
+}
+
+static void send_one(struct play *p)
 {
     HOLDS_EQ(weir_chan_try_send(p->chan, &(int){ 42 }), WEIR_OK);
 }
-static bool        was_received(struct play *p)
+
+static bool was_received(struct play *p)
 {
     HOLDS(p->element == 0 || p->element == 42);
     return weir_chan_count(p->chan) == 0 && p->element == 42;
 }
 
 /* The channel is full of a 1: who sends a 42 waits until that is received. */
-static weir_status on_send(struct play *p)    { return weir_chan_send(p->chan, &(int){ 42 }, p->deadline); }
-static void        receive_one(struct play *p)
+static weir_status on_send(struct play *p)
+{
+    return weir_chan_send(p->chan, &(int){ 42 }, p->deadline);
+}
+
+static void receive_one(struct play *p)
 {
     int first = 0;
 
     HOLDS_EQ(weir_chan_try_recv(p->chan, &first), WEIR_OK);
     HOLDS_EQ(first, 1);
 }
-static bool        was_sent(struct play *p)
+
+static bool was_sent(struct play *p)
 {
     int second = 0;
 
     return weir_chan_try_recv(p->chan, &second) == WEIR_OK && second == 42;
 }
 
-static weir_status on_drain(struct play *p)   { return weir_chan_drain(p->chan, p->deadline); }
+static weir_status on_drain(struct play *p)
+{
+    return weir_chan_drain(p->chan, p->deadline);
+}
 
-static void        end_member(struct play *p)
+static void end_member(struct play *p)
 {
     weir_event_set(&p->gate);
     weir_yield(); /* he ends; whoever that wakes comes after us */
 }
-static weir_status on_group(struct play *p)   { return weir_group_wait(p->group, p->deadline); }
+
+static weir_status on_group(struct play *p)
+{
+    return weir_group_wait(p->group, p->deadline);
+}
+
 static weir_status on_next(struct play *p)
 {
     weir_member member;
@@ -127,13 +181,18 @@ static weir_status on_next(struct play *p)
     HOLDS(member.done == (status == WEIR_OK));
     return status;
 }
-static bool        was_told(struct play *p)
+
+static bool was_told(struct play *p)
 {
     weir_member member;
 
     return weir_group_next(p->group, WEIR_FOREVER, &member) == WEIR_CLOSED;
 }
-static weir_status on_join(struct play *p)    { return weir_join(p->member, p->deadline, NULL); }
+
+static weir_status on_join(struct play *p)
+{
+    return weir_join(p->member, p->deadline, NULL);
+}
 
 static weir_status come_and_go(void *arg)
 {
@@ -146,14 +205,19 @@ static weir_status on_place(struct play *p)
     WEIR_DEADLINE(p->deadline);
     return weir_spawn(p->group, come_and_go, &p->element) ? WEIR_OK : p->group->first;
 }
-static bool        has_spawned(struct play *p)
+
+static bool has_spawned(struct play *p)
 {
     HOLDS_EQ(weir_group_running(p->group), p->element == 0 && p->told == WEIR_OK ? 1 : 0);
     return p->told == WEIR_OK;
 }
 
-static weir_status on_fd(struct play *p)      { return weir_wait_fd(FD, WEIR_READ, p->deadline, NULL); }
-static void        ready_fd(struct play *p)
+static weir_status on_fd(struct play *p)
+{
+    return weir_wait_fd(FD, WEIR_READ, p->deadline, NULL);
+}
+
+static void ready_fd(struct play *p)
 {
     (void)p;
     hub_fd_ready(weir_hub_here(), FD, WEIR_READ);
@@ -164,10 +228,21 @@ static weir_status on_park(struct play *p)
     p->waker = weir_waker_new();
     return weir_park(p->deadline, "a test");
 }
-static void        wake(struct play *p)       { weir_wake(p->waker); }
 
-static weir_status on_sleep(struct play *p)   { return weir_sleep(p->deadline); }
-static void        set_remote(struct play *p) { weir_remote_event_set(&p->remote); }
+static void wake(struct play *p)
+{
+    weir_wake(p->waker);
+}
+
+static weir_status on_sleep(struct play *p)
+{
+    return weir_sleep(p->deadline);
+}
+
+static void set_remote(struct play *p)
+{
+    weir_remote_event_set(&p->remote);
+}
 
 static const struct wait waits[] = {
     { "an event", on_event, set_event, NULL, false },
