@@ -101,16 +101,22 @@ static weir_status keeper_ends(struct conn *conn)
     return conn->state == CONN_CLOSING ? keeper_closes(conn) : WEIR_OK;
 }
 
-void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
+static void close_saying(struct conn *conn, weir_close_reason reason, weir_farewell how,
+                         const char *message)
 {
     conn->reason = reason;
     conn->farewell = how;
     conn_move(conn, CONN_CLOSING);
     pool_ceiling_lower(conn->pool);
     if (conn->pool->on_event)
-        tell_conn_closed(conn);
+        tell_conn_closed(conn, message);
     if (hot_self() != conn->keeper)
         weir_reserve_start(conn->keeper, keeper_closes, conn);
+}
+
+void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
+{
+    close_saying(conn, reason, how, NULL);
 }
 
 void conn_cut(struct conn *conn)
@@ -148,11 +154,22 @@ static bool still_wanted(const struct conn *conn)
            pool_total(pool) <= pool->opts.max_size && dial_is_wanted(pool, others);
 }
 
-/* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */
-static weir_status open_when_possible(struct conn *conn, weir_error *err)
+/* Without its leave to connect, which another pool may have a use for. */
+static weir_status wait_for_kernel(struct conn *conn)
 {
     weir_pool *pool = conn->pool;
 
+    pool->stats.connect_parked++;
+    governor_leave(&conn->governed);
+    pool->parked++;
+    weir_status status = budget_wait_for_kernel();
+    pool->parked--;
+    return status == WEIR_OK ? governor_enter(&pool->line, &conn->governed) : status;
+}
+
+/* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */
+static weir_status open_when_possible(struct conn *conn, weir_error *err)
+{
     for (;;) {
         conn->driver_side->user = conn->keeper;
         weir_status status = try_to_open(conn, err);
@@ -162,8 +179,7 @@ static weir_status open_when_possible(struct conn *conn, weir_error *err)
         wipe(conn);
         if (status != WEIR_BUSY || conn->cut)
             return status;
-        pool->stats.connect_parked++;
-        status = budget_wait_for_kernel();
+        status = wait_for_kernel(conn);
         if (status != WEIR_OK)
             return weir_error_set(err, status, "gave up waiting for a file descriptor");
         if (!still_wanted(conn))
@@ -213,7 +229,7 @@ static weir_status keeper_gives_up(struct conn *conn, weir_status status, const 
     give_permit_back(conn);
     conn->reason = WEIR_CLOSE_UNOPENED;
     if (pool->on_event)
-        tell_conn_closed(conn);
+        tell_conn_closed(conn, NULL);
     if (!conn->cut && !conn_is_stale(conn) && status != WEIR_BUSY)
         dial_failed(pool, err);
     vanish(conn);
@@ -238,7 +254,9 @@ static weir_status keeper_connects(void *arg)
     weir_status permitted = pool->shared ? shared_wait(conn, &err) : WEIR_OK;
     if (permitted == WEIR_FULL || permitted == WEIR_NOMEM)
         return keeper_gives_up(conn, permitted, &err);
-    if (permitted != WEIR_OK || !still_wanted(conn)) {
+    if (permitted != WEIR_OK || governor_enter(&pool->line, &conn->governed) != WEIR_OK ||
+        !still_wanted(conn)) {
+        governor_decline(&conn->governed);
         vanish(conn);
         return WEIR_OK;
     }
@@ -249,6 +267,7 @@ static weir_status keeper_connects(void *arg)
     if (pool->on_event)
         tell_conn(conn, WEIR_EVENT_CONN_CREATED, 0);
     weir_status status = open_when_possible(conn, &err);
+    governor_leave(&conn->governed);
     if (status != WEIR_OK)
         return keeper_gives_up(conn, status, &err);
     opened(conn, began);
@@ -269,7 +288,7 @@ static struct conn *record_new(weir_pool *pool)
     struct conn *conn = LIST_OF(first, struct conn, link);
     list_unlink(first);
     memset(conn->driver_side, 0, pool->driver->conn_size);
-    conn->opened = conn->announced = conn->cut = false;
+    conn->opened = conn->announced = conn->cut = conn->governed = conn->pinged = false;
     conn->paid = 0;
     return conn;
 }
@@ -296,13 +315,36 @@ struct conn *conn_new(weir_pool *pool, weir_error *err)
     pool->count[CONN_RESERVED]++;
     list_append(&pool->conns[CONN_RESERVED], &conn->link);
     conn->driver_side->pool_side_ = conn;
+    conn->driver_side->quiet_until_ns = INT64_MAX;
     for (int i = 0; i < LEASES_PER_CONN; i++)
         conn->leases[i].conn = conn;
     weir_reserve_start(conn->keeper, keeper_connects, conn);
     return conn;
 }
 
-/* ---- given back --------------------------------------------------------------------- */
+/* ---- seen to, while nobody uses it -------------------------------------------------- */
+
+/* What its keeper asked of the driver has ended so. */
+static void seen_to(struct conn *conn, weir_status status, const weir_error *err)
+{
+    weir_pool *pool = conn->pool;
+
+    if (status == WEIR_OK) {
+        conn_put(conn);
+        dial_if_wanted(pool); /* too old by now, or owed to others: its place is free */
+    } else if (pool->state == WEIR_POOL_CLOSED) {
+        conn_close(conn, WEIR_CLOSE_POOL, WEIR_ABRUPT);
+    } else if (conn_is_stale(conn)) {
+        conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
+    } else {
+        LOG(WEIR_LOG_INFO, "pool %s: connection %llu %s and is closed: %s", pool->name,
+            (unsigned long long)conn->id,
+            conn->pinged ? "gave no sign of life" : "could not be reset", err->message);
+        close_saying(conn, conn->pinged ? WEIR_CLOSE_PING_FAILED : WEIR_CLOSE_RESET_FAILED,
+                     WEIR_ABRUPT, err->message);
+        dial_if_wanted(pool);
+    }
+}
 
 static weir_status keeper_resets(void *arg)
 {
@@ -319,21 +361,41 @@ static weir_status keeper_resets(void *arg)
         status = pool->driver->reset(conn->driver_side, pool->opts.reset, until, &err);
     }
     conn->driver_side->user = NULL;
-    if (status == WEIR_OK) {
-        conn_put(conn);
-        dial_if_wanted(pool); /* too old by now, or owed to others: its place is free */
-    } else if (pool->state == WEIR_POOL_CLOSED) {
-        conn_close(conn, WEIR_CLOSE_POOL, WEIR_ABRUPT);
-    } else if (conn_is_stale(conn)) {
-        conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
-    } else {
-        LOG(WEIR_LOG_INFO, "pool %s: connection %llu could not be reset and is closed: %s",
-            pool->name, (unsigned long long)conn->id, err.message);
-        conn_close(conn, WEIR_CLOSE_RESET_FAILED, WEIR_ABRUPT);
-        dial_if_wanted(pool);
-    }
+    seen_to(conn, status, &err);
     return keeper_ends(conn);
 }
+
+static weir_status keeper_pings(void *arg)
+{
+    struct conn  *conn = arg;
+    weir_pool    *pool = conn->pool;
+    weir_deadline until = weir_in_ms(pool->opts.reset_timeout_ms);
+    weir_error    err = { 0 };
+    weir_status   status;
+
+    pool->stats.pings++;
+    conn->driver_side->user = conn->keeper;
+    {
+        WEIR_DEADLINE(until);
+        status = pool->driver->ping(conn->driver_side, until, &err);
+    }
+    conn->driver_side->user = NULL;
+    pool->pings--;
+    seen_to(conn, status, &err);
+    conn->pinged = false;
+    upkeep_again(pool);
+    return keeper_ends(conn);
+}
+
+void conn_ping(struct conn *conn)
+{
+    conn->pinged = true;
+    conn->pool->pings++;
+    conn_move(conn, CONN_RESETTING);
+    weir_reserve_start(conn->keeper, keeper_pings, conn);
+}
+
+/* ---- given back --------------------------------------------------------------------- */
 
 /* A lease on it is over: what is the connection good for now? */
 void conn_end_lease(struct conn *conn, bool forgotten, bool close)
@@ -344,6 +406,8 @@ void conn_end_lease(struct conn *conn, bool forgotten, bool close)
                                                                             : WEIR_ABRUPT;
 
     histogram_add(&pool->stats.hold, hot_now() - conn->since_ns);
+    if (pool->opts.refuse_hopeless)
+        shed_learn(pool, hot_now() - conn->since_ns);
     if (pool->on_event)
         tell_conn(conn, WEIR_EVENT_CHECKED_IN, 0);
     if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)
@@ -368,6 +432,21 @@ void conn_end_lease(struct conn *conn, bool forgotten, bool close)
 
 /* ---- what the driver hears and asks -------------------------------------------------- */
 
+/* Why its server ended it: some say so before they do. */
+static const char *last_words(struct conn *conn)
+{
+    weir_pool *pool = conn->pool;
+    weir_error err = { 0 };
+
+    if (!pool->driver->last_words || !pool->driver->last_words(conn->driver_side, &err))
+        return NULL;
+    pool->stats.farewells++;
+    pool->farewell = err;
+    LOG(WEIR_LOG_WARN, "pool %s: idle connection %llu was ended by its server: %s", pool->name,
+        (unsigned long long)conn->id, err.message);
+    return pool->farewell.message;
+}
+
 void weir_conn_stirred(weir_conn *driver_side)
 {
     struct conn *conn = conn_of(driver_side);
@@ -375,7 +454,7 @@ void weir_conn_stirred(weir_conn *driver_side)
 
     if (conn->state != CONN_IDLE)
         return; /* its user will see for himself */
-    conn_close(conn, WEIR_CLOSE_LOST, WEIR_ABRUPT);
+    close_saying(conn, WEIR_CLOSE_LOST, WEIR_ABRUPT, last_words(conn));
     dial_if_wanted(pool);
 }
 

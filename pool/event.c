@@ -35,14 +35,15 @@ WEIR_COLD void tell_conn(struct conn *conn, weir_pool_event_type type, int64_t d
 }
 
 /* Once, and only of one that was told of before. */
-WEIR_COLD void tell_conn_closed(struct conn *conn)
+WEIR_COLD void tell_conn_closed(struct conn *conn, const char *message)
 {
     if (!conn->announced)
         return;
     conn->announced = false;
     tell(conn->pool, &(weir_pool_event){ .type = WEIR_EVENT_CONN_CLOSED,
                                          .conn_id = conn->id,
-                                         .reason = conn->reason });
+                                         .reason = conn->reason,
+                                         .message = message });
 }
 
 WEIR_COLD void tell_check_out_failed(weir_pool *pool, weir_status status, const weir_error *err,

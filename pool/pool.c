@@ -30,8 +30,12 @@ static const struct limit limits[] = {
     LIMIT(close_timeout_ms, 1000),
     LIMIT(idle_timeout_ms, 10 * 60 * 1000),
     LIMIT(max_age_ms, 30 * 60 * 1000),
+    LIMIT(keepalive_ms, WEIR_NEVER),
+    LIMIT(shed_target_ms, WEIR_NEVER),
+    LIMIT(shed_interval_ms, 100),
 };
 
+enum { DAY_MS = 24 * 60 * 60 * 1000 };
 enum { LIMITS = sizeof limits / sizeof *limits };
 
 static int64_t *limit_of(weir_pool_opts *opts, const struct limit *limit)
@@ -45,12 +49,13 @@ static weir_status complete_limits(weir_pool_opts *opts, weir_error *err)
         int64_t *value = limit_of(opts, &limits[i]);
         if (*value < WEIR_NEVER)
             return weir_error_set(err, WEIR_USAGE,
-                                  "%s is %lld: give milliseconds, 0 for the default of %lld, or "
+                                  "%s is %lld: give milliseconds, 0 for the default of %lld%s, or "
                                   "WEIR_NEVER",
-                                  limits[i].name, (long long)*value, (long long)limits[i].usual);
+                                  limits[i].name, (long long)*value, (long long)limits[i].usual,
+                                  limits[i].usual == WEIR_NEVER ? " (WEIR_NEVER)" : "");
         if (*value == 0)
             *value = limits[i].usual;
-        else if (*value == WEIR_NEVER)
+        if (*value == WEIR_NEVER)
             *value = INT64_MAX;
     }
     return WEIR_OK;
@@ -73,6 +78,11 @@ static weir_status complete(weir_pool_opts *opts, weir_error *err)
     if (opts->min_size > opts->max_size)
         return weir_error_set(err, WEIR_USAGE, "min_size (%u) is above max_size (%u)",
                               opts->min_size, opts->max_size);
+    if (opts->shed_target_ms != INT64_MAX &&
+        (opts->shed_target_ms > DAY_MS || opts->shed_interval_ms > DAY_MS))
+        return weir_error_set(err, WEIR_USAGE,
+                              "shed_target_ms and shed_interval_ms are to be a day at most: to "
+                              "shed nothing, leave shed_target_ms at 0");
     if ((unsigned)opts->on_exit > WEIR_ON_EXIT_RECYCLE)
         return weir_error_set(err, WEIR_USAGE, "on_exit is no weir_on_exit");
     if ((unsigned)opts->reset > WEIR_RESET_NONE)
@@ -101,10 +111,12 @@ int weir_pool_describe(const weir_pool *pool, char *buf, size_t size)
     }
     return snprintf(buf, size,
                     "name = %s\ndriver = %s\nmax_size = %u\nmin_idle = %u\nmin_size = %u\n"
-                    "max_connecting = %u\nmax_waiters = %u\n%son_exit = %s\nreset = %s\n",
+                    "max_connecting = %u\nmax_waiters = %u\n%srefuse_hopeless = %s\n"
+                    "on_exit = %s\nreset = %s\n",
                     pool->name, pool->driver->name, pool->opts.max_size, pool->opts.min_idle,
                     pool->opts.min_size, pool->opts.max_connecting, pool->opts.max_waiters,
-                    limits_text, pool->opts.on_exit == WEIR_ON_EXIT_CLOSE ? "close" : "recycle",
+                    limits_text, pool->opts.refuse_hopeless ? "yes" : "no",
+                    pool->opts.on_exit == WEIR_ON_EXIT_CLOSE ? "close" : "recycle",
                     resets[pool->opts.reset]);
 }
 
@@ -120,11 +132,14 @@ const weir_driver *weir_pool_driver(const weir_pool *pool)
 
 /* ---- making ------------------------------------------------------------------------------ */
 
+enum { ALARMS = 3 }; /* sweep, redial, shed */
+
 void pool_free_for_good(weir_pool *pool)
 {
     weir_alarm_stop(&pool->sweep);
     weir_alarm_stop(&pool->redial);
-    weir_alarm_reserve(-2);
+    weir_alarm_stop(&pool->shed);
+    weir_alarm_reserve(-ALARMS);
     weir_exit_hook_remove(&pool->at_hub_end);
     weir_exit_hook_remove(&pool->at_fork);
     shared_leave(pool);
@@ -155,20 +170,24 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     weir_status status = complete(&complete_opts, err);
     if (status != WEIR_OK)
         return status;
+    if (complete_opts.keepalive_ms != INT64_MAX && !driver->ping)
+        return weir_error_set(err, WEIR_USAGE,
+                              "keepalive_ms: the driver %s cannot ask for a sign of life",
+                              driver->name);
     if (!weir_hub_here())
         return weir_error_set(err, WEIR_USAGE,
                               "this thread has no hub: make pools inside weir_run(), or after "
                               "weir_attach()");
 
     weir_pool *pool = calloc(1, sizeof *pool);
-    if (!pool || weir_alarm_reserve(2) != WEIR_OK) {
+    if (!pool || weir_alarm_reserve(ALARMS) != WEIR_OK) {
         free(pool);
         return weir_error_set(err, WEIR_NOMEM, "no memory for a pool");
     }
     pool->share.evict = upkeep_evict;
     status = budget_join(&pool->share, driver->sockets(config), err);
     if (status != WEIR_OK) {
-        weir_alarm_reserve(-2);
+        weir_alarm_reserve(-ALARMS);
         free(pool);
         return status;
     }
@@ -189,6 +208,7 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     list_init(&pool->waiters);
     list_init(&pool->closers);
     list_init(&pool->spare);
+    governor_line_init(&pool->line);
     pool->random = (uint64_t)hot_now() ^ (uint64_t)(uintptr_t)pool;
     if (complete_opts.permits) {
         status = shared_join(pool, complete_opts.permits, err);

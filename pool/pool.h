@@ -54,6 +54,13 @@ struct budget_share {
     bool (*evict)(struct budget_share *share, int64_t min_idle_ns);
 };
 
+/* A pool's place before the governor of connects: see governor.c. */
+struct governor_line {
+    struct list link;     /* among the pools that have somebody there */
+    struct list requests;
+    unsigned    waiting;
+};
+
 struct conn {
     struct list       link; /* in the list of its state */
     enum conn_state   state;
@@ -61,6 +68,7 @@ struct conn {
     uint64_t          id;
     uint64_t          generation; /* the pool's, when it was begun: else stale */
     int64_t           since_ns;   /* in this state since */
+    int64_t           unused_ns;  /* idle since; a ping is no use */
     int64_t           expires_ns; /* not lent after this */
     weir_close_reason reason;     /* why it closes */
     weir_farewell     farewell;
@@ -68,6 +76,8 @@ struct conn {
     bool              announced;  /* CONN_CREATED was told, CONN_CLOSED not yet */
     bool              cut;        /* its keeper was cancelled: it ends, whatever comes of it */
     bool              permit;     /* holds one of max_connecting */
+    bool              governed;   /* ... and one of the governor's */
+    bool              pinged;     /* its keeper asks for a sign of life (RESETTING) */
     unsigned          paid;       /* descriptors taken from the budget */
     unsigned          ticket;     /* 1 + which of the permits that processes share; 0: none */
     unsigned          turn;       /* which handle is next */
@@ -111,21 +121,28 @@ struct weir_pool {
     unsigned    count[CONN_STATES];
     struct list spare;   /* records of connections that have gone: see conn.c */
     unsigned    permits; /* connecting permits taken */
+    unsigned    parked;  /* of those connecting, put off since the kernel has no descriptor */
+    unsigned    pings;   /* of those resetting, asked for a sign of life */
     struct list waiters;
     unsigned    waiting;
     unsigned    stuck;   /* connections whose holders wait in our queue */
     struct list closers; /* who waits for the last connection to go */
     unsigned    held;    /* by its driver, which is at something: it goes then, too */
 
-    struct budget_share share;
-    struct shared      *shared; /* with other processes: its permits; NULL: none */
+    struct budget_share  share;
+    struct shared       *shared; /* with other processes: its permits; NULL: none */
+    struct governor_line line;
     weir_alarm          sweep;  /* the next look at idle connections: upkeep.c */
-    int64_t             expires_ns; /* no idle connection does so before */
     weir_alarm          redial; /* the next attempt after failures: dial.c */
+    weir_alarm          shed;   /* the next look at who waits for too long: shed.c */
+    bool                overloaded;
+    int64_t             calm_ns; /* when the queue last was as it should be */
+    int64_t             hold_ns; /* what leases took lately: for refuse_hopeless */
     unsigned            failures_in_row;
     int64_t             retry_ns; /* no attempt before this */
     weir_error          last_failure;
     weir_error          why_paused; /* what callers are told meanwhile */
+    weir_error          farewell;   /* what a server said last when it ended an idle connection */
     uint64_t            random;
     uint64_t            last_id;
     weir_pool_stats     stats; /* the counters; the gauges are filled in when read */
@@ -139,6 +156,7 @@ struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
 void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
 void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
+void         conn_ping(struct conn *conn);  /* an idle one: have its keeper ask for a sign of life */
 unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
 unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
 
@@ -146,6 +164,9 @@ unsigned     pool_total(const weir_pool *pool); /* what counts against max_size 
 void conn_put(struct conn *conn);     /* usable: to the oldest waiter, or idle */
 bool queue_tell_first(weir_pool *pool, const weir_error *error);
 void queue_tell_all(weir_pool *pool, const weir_error *error);
+/* Fill in *err: what became of his wait, who has the connections, why there are no more. */
+weir_status queue_explain(const weir_pool *pool, weir_status status, const char *what,
+                          weir_error *err) WEIR_COLD;
 void queue_lease_given(weir_pool *pool, const weir_task *task); /* who may be waiting here */
 void queue_check_stuck(weir_pool *pool); /* after there may be fewer connections than before */
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
@@ -159,7 +180,7 @@ weir_status pool_check_verb(const weir_pool *pool, const char *verb, weir_error 
 /* ---- event.c: telling who listens; only for a pool that has an on_event ---------------- */
 void tell_pool(weir_pool *pool, weir_pool_event_type type, bool interrupt);
 void tell_conn(struct conn *conn, weir_pool_event_type type, int64_t duration_ns);
-void tell_conn_closed(struct conn *conn);
+void tell_conn_closed(struct conn *conn, const char *message);
 void tell_check_out_failed(weir_pool *pool, weir_status status, const weir_error *err,
                            int64_t since_ns);
 
@@ -177,9 +198,20 @@ unsigned    leases_held(const weir_task *task, weir_pool *pool);
 
 /* ---- fork.c: in the child -------------------------------------------------------------- */
 void pool_forked(weir_exit_hook *hook);
+/* ---- shed.c: refusing some, so that the others are served in time ----------------------- */
+void shed_expect(weir_pool *pool);                   /* the queue begins */
+void shed_served(weir_pool *pool, int64_t waited_ns); /* somebody of it got a connection */
+bool shed_hopeless(const weir_pool *pool, int64_t give_up_ns, int64_t *expected_ns);
+void shed_learn(weir_pool *pool, int64_t hold_ns);
+
+static inline bool pool_sheds(const weir_pool *pool)
+{
+    return pool->opts.shed_target_ms != INT64_MAX;
+}
 
 /* ---- upkeep.c: what time does to idle connections -------------------------------------- */
-void upkeep_expect(weir_pool *pool, const struct conn *idle);
+void upkeep_rests(struct conn *conn); /* it has become idle */
+void upkeep_again(weir_pool *pool);   /* a ping has ended: another one may begin */
 bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
 
 /* ---- budget.c ------------------------------------------------------------------------- */
@@ -212,6 +244,17 @@ void        shared_return(struct conn *conn); /* its sockets are closed */
 void        shared_hurry(weir_pool *pool);    /* there are callers now */
 bool        shared_claims(weir_pool *pool);   /* is one owed to another process now? */
 void        shared_tell(const weir_pool *pool, char *text, size_t size); /* "" without any */
+/* ---- governor.c ------------------------------------------------------------------------ */
+void        governor_line_init(struct governor_line *line);
+/* Yields until the process may begin one more connect; then *permit says what to give back. */
+weir_status governor_enter(struct governor_line *line, bool *permit);
+void        governor_leave(bool *permit);
+void        governor_decline(bool *permit); /* ... unused, as if it had not been let through */
+
+/* ---- report.c -------------------------------------------------------------------------- */
+enum { OPENING = 220 };
+/* How many are being opened, and what those wait for. */
+void report_opening(const weir_pool *pool, char text[OPENING]);
 
 /* ---- stats.c -------------------------------------------------------------------------- */
 void histogram_add(weir_histogram *histogram, int64_t ns);
@@ -244,6 +287,12 @@ static inline double pool_random(weir_pool *pool)
 {
     pool->random = pool->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     return (double)(pool->random >> 11) / 9007199254740992.0;
+}
+
+/* Its server will not end it in the very next moment, as far as the driver knows. */
+static inline bool conn_may_rest(const struct conn *conn)
+{
+    return conn->driver_side->quiet_until_ns > hot_now();
 }
 
 /* `ms` from now, by the turn's clock; INT64_MAX stays so. */

@@ -50,6 +50,8 @@ WEIR_COLD static bool turned_away(struct conn *conn)
         conn_close(conn, WEIR_CLOSE_STALE, WEIR_POLITE);
     else if (conn->expires_ns <= hot_now())
         conn_close(conn, WEIR_CLOSE_AGE, WEIR_POLITE);
+    else if (!conn_may_rest(conn)) /* nor be lent: it could end in mid-statement */
+        conn_close(conn, WEIR_CLOSE_IDLE, WEIR_POLITE);
     else if (pool_total(pool) > pool->opts.max_size)
         conn_close(conn, WEIR_CLOSE_RESIZED, WEIR_POLITE);
     else
@@ -59,7 +61,7 @@ WEIR_COLD static bool turned_away(struct conn *conn)
 
 static bool usable(struct conn *conn)
 {
-    if (conn->pool->choosy || conn->expires_ns <= hot_now())
+    if (conn->pool->choosy || conn->expires_ns <= hot_now() || !conn_may_rest(conn))
         return !turned_away(conn);
     return true;
 }
@@ -91,12 +93,14 @@ void conn_put(struct conn *conn)
         lease_begin(conn, waiter->task, waiter->site);
         waiter->conn = conn;
         weir_wake(waiter->waker);
+        if (pool_sheds(pool))
+            shed_served(pool, hot_now() - waiter->since_ns);
         if (pool->on_event)
             tell_conn(conn, WEIR_EVENT_CHECKED_OUT, hot_now() - waiter->since_ns);
         return;
     }
     conn_move(conn, CONN_IDLE);
-    upkeep_expect(pool, conn);
+    upkeep_rests(conn);
 }
 
 bool queue_tell_first(weir_pool *pool, const weir_error *error)
@@ -128,15 +132,18 @@ static const char *file_and_line(const char *site)
     return slash ? slash + 1 : site;
 }
 
-/* Up to three holders, the longest first. */
-static void name_holders(const weir_pool *pool, char *text, size_t size)
+enum { HOLDERS = 120 };
+
+/* The longest first. */
+static void name_holders(const weir_pool *pool, int most, char text[HOLDERS])
 {
-    size_t used = 0;
-    int    named = 0;
+    const size_t size = HOLDERS;
+    size_t       used = 0;
+    int          named = 0;
 
     text[0] = '\0';
     for (struct list *node = pool->conns[CONN_IN_USE].prev;
-         node != &pool->conns[CONN_IN_USE] && named < 3; node = node->prev, named++) {
+         node != &pool->conns[CONN_IN_USE] && named < most; node = node->prev, named++) {
         const struct conn *conn = LIST_OF(node, struct conn, link);
         int length = snprintf(text + used, size - used, "%s%s (%lld ms)", named ? ", " : "",
                               file_and_line(lease_current(conn)->site),
@@ -147,33 +154,41 @@ static void name_holders(const weir_pool *pool, char *text, size_t size)
     }
 }
 
-WEIR_COLD static weir_status explain(const weir_pool *pool, weir_status status, int64_t since_ns,
-                           weir_error *err)
+weir_status queue_explain(const weir_pool *pool, weir_status status, const char *what,
+                          weir_error *err)
 {
-    char holders[120], permits[60];
+    bool failing = pool->failures_in_row > 0;
+    char holders[HOLDERS], opening[OPENING];
 
     if (!err)
         return status;
-    name_holders(pool, holders, sizeof holders);
-    shared_tell(pool, permits, sizeof permits);
-    weir_error_set(err, status,
-                   "pool %s: no connection after %lld ms: %u of %u in use%s%s, %u connecting, %u "
-                   "short of descriptors%s, %u waiting%s%s",
-                   pool->name, (long long)((hot_now() - since_ns) / 1000000),
-                   pool->count[CONN_IN_USE], pool->opts.max_size, holders[0] ? " by " : "",
-                   holders, pool->count[CONN_CONNECTING], pool->count[CONN_RESERVED], permits,
-                   pool->waiting, pool->failures_in_row ? "; last failure: " : "",
-                   pool->failures_in_row ? pool->last_failure.message : "");
-    err->native = pool->failures_in_row ? pool->last_failure.native : 0;
+    /* A failure's words are long, and tell more than a second and a third holder. */
+    name_holders(pool, failing ? 1 : 3, holders);
+    report_opening(pool, opening);
+    weir_error_set(err, status, "pool %s: %s: %u of %u in use%s%s, %s, %u waiting%s%s", pool->name,
+                   what, pool->count[CONN_IN_USE], pool->opts.max_size, holders[0] ? " by " : "",
+                   holders, opening, pool->waiting, failing ? "; last failure: " : "",
+                   failing ? pool->last_failure.message : "");
+    err->native = failing ? pool->last_failure.native : 0;
     err->outcome = WEIR_OUTCOME_NOT_SENT;
     return status;
 }
 
+WEIR_COLD static weir_status explain(const weir_pool *pool, weir_status status, int64_t since_ns,
+                                     weir_error *err)
+{
+    char what[48];
+
+    snprintf(what, sizeof what, "no connection after %lld ms",
+             (long long)((hot_now() - since_ns) / 1000000));
+    return queue_explain(pool, status, what, err);
+}
+
 WEIR_COLD static weir_status say_deadlock(const weir_pool *pool, weir_error *err)
 {
-    char holders[120];
+    char holders[HOLDERS];
 
-    name_holders(pool, holders, sizeof holders);
+    name_holders(pool, 3, holders);
     return weir_error_set(err, WEIR_DEADLOCK,
                           "pool %s: all %u connections%s are held by coroutines that wait for "
                           "one more of them: taken at %s. Give one back first, or use "
@@ -326,11 +341,30 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     pool->minimum = pool->opts.min_idle || pool->opts.min_size; /* off in a forked child so far */
     if (++pool->waiting > pool->stats.waiting_peak)
         pool->stats.waiting_peak = pool->waiting;
+    if (pool->waiting == 1 && pool_sheds(pool))
+        shed_expect(pool);
     dial_if_wanted(pool);
 
     weir_status status =
         weir_park(weir_deadline_at(give_up_at(pool, deadline)), "a connection of a pool");
     return outcome(pool, &me, status, out, err);
+}
+
+/* Not to be served before he gives up? For those who asked to be told so. */
+WEIR_COLD static bool is_hopeless(weir_pool *pool, weir_deadline deadline, weir_error *err)
+{
+    int64_t at = give_up_at(pool, deadline);
+    int64_t scope = ((const struct hot_task *)hot_self())->limit_ns;
+    int64_t expected;
+    char    what[80];
+
+    if (!shed_hopeless(pool, scope < at ? scope : at, &expected))
+        return false;
+    pool->stats.shed++;
+    snprintf(what, sizeof what, "shed: a connection is expected in %lld ms only",
+             (long long)(expected / 1000000));
+    queue_explain(pool, WEIR_FULL, what, err);
+    return true;
 }
 
 /* No caller gets one now, whether there are idle ones or not. */
@@ -384,6 +418,10 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
     if (pool->opts.max_waiters && pool->waiting >= pool->opts.max_waiters) {
         pool->stats.refused++;
         explain(pool, WEIR_FULL, hot_now(), err);
+        hot_spend(WEIR_IO_UNITS);
+        return refuse(pool, WEIR_FULL, err, hot_now());
+    }
+    if (pool->opts.refuse_hopeless && is_hopeless(pool, deadline, err)) {
         hot_spend(WEIR_IO_UNITS);
         return refuse(pool, WEIR_FULL, err, hot_now());
     }

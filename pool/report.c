@@ -45,16 +45,38 @@ static long long ms_since(int64_t since_ns)
     return (hot_now() - since_ns) / 1000000;
 }
 
+/* "2 connecting, 1 short of descriptors (96 of 96 taken)", and who else keeps them waiting. */
+void report_opening(const weir_pool *pool, char text[OPENING])
+{
+    unsigned short_of = pool->count[CONN_RESERVED] - pool->line.waiting + pool->parked;
+    char     account[64] = "", permits[60], held_back[48] = "";
+
+    if (short_of) {
+        weir_budget_stats budget;
+        weir_budget_read(&budget);
+        snprintf(account, sizeof account, " (%u of %u taken%s)", budget.used, budget.limit,
+                 pool->parked ? "; the kernel has none" : "");
+    }
+    shared_tell(pool, permits, sizeof permits);
+    if (pool->line.waiting)
+        snprintf(held_back, sizeof held_back, ", %u held back by the governor",
+                 pool->line.waiting);
+    snprintf(text, OPENING, "%u connecting, %u short of descriptors%s%s%s",
+             pool->count[CONN_CONNECTING] - pool->parked, short_of, account, permits, held_back);
+}
+
 int weir_pool_summary(const weir_pool *pool, char *buf, size_t size)
 {
     bool failing = pool->failures_in_row > 0;
+    char opening[OPENING];
 
+    report_opening(pool, opening);
     return snprintf(buf, size,
-                    "pool %s: %s, %u of %u: %u in use, %u idle, %u connecting, %u short of "
-                    "descriptors, %u resetting; %u closing, %u waiting%s%s",
-                    pool->name, weir_pool_state_name(pool->state), pool_total(pool),
-                    pool->opts.max_size, pool->count[CONN_IN_USE], pool->count[CONN_IDLE],
-                    pool->count[CONN_CONNECTING], pool->count[CONN_RESERVED],
+                    "pool %s: %s%s, %u of %u: %u in use, %u idle, %s, %u resetting; %u closing, "
+                    "%u waiting%s%s",
+                    pool->name, weir_pool_state_name(pool->state),
+                    pool->overloaded && pool->waiting ? " (overloaded)" : "", pool_total(pool),
+                    pool->opts.max_size, pool->count[CONN_IN_USE], pool->count[CONN_IDLE], opening,
                     pool->count[CONN_RESETTING], pool->count[CONN_CLOSING], pool->waiting,
                     failing ? "; last failure: " : "", failing ? pool->last_failure.message : "");
 }
@@ -63,8 +85,9 @@ static void dump_conn(const struct out *out, const struct conn *conn)
 {
     const weir_lease *lease = lease_current(conn);
 
-    print(out, "  connection %" PRIu64 ": %s for %lld ms", conn->id, state_names[conn->state],
-          ms_since(conn->since_ns));
+    print(out, "  connection %" PRIu64 ": %s for %lld ms", conn->id,
+          conn->pinged ? "pinged" : state_names[conn->state],
+          ms_since(conn->state == CONN_IDLE ? conn->unused_ns : conn->since_ns));
     if (conn->state == CONN_IN_USE)
         print(out, " by %s %" PRIu64 " (spawned at %s), taken at %s", weir_task_name(lease->holder),
               weir_task_id(lease->holder), weir_task_site(lease->holder), lease->site);
@@ -99,6 +122,8 @@ void weir_pool_dump(const weir_pool *pool, weir_write_fn write, void *arg)
         for (const struct list *node = conns->prev; node != conns; node = node->prev)
             dump_conn(&out, LIST_OF(node, struct conn, link));
     }
+    if (pool->farewell.message[0])
+        print(&out, "  a server's last words on an idle connection: %s\n", pool->farewell.message);
     LIST_EACH(node, &pool->waiters)
         dump_waiter(&out, LIST_OF(node, struct waiter, link), ++place);
 }
@@ -133,7 +158,7 @@ static const struct metric metrics[] = {
     { "weir_pool_generation", "gauge", "How often the pool was cleared.", "",
       offsetof(weir_pool_stats, generation), true },
     CALLERS("connection", acquired), CALLERS("timeout", timeouts), CALLERS("canceled", canceled),
-    CALLERS("refused", refused),
+    CALLERS("refused", refused), CALLERS("shed", shed),
     TOTAL("weir_pool_acquired_at_once", "", acquired_at_once, "Leases given without waiting."),
     TOTAL("weir_pool_released", "", released, "Leases that ended."),
     TOTAL("weir_pool_forgotten", "", forgotten, "Leases that ended with their holder."),
@@ -142,6 +167,9 @@ static const struct metric metrics[] = {
     TOTAL("weir_pool_connect_parked", "", connect_parked,
           "Attempts put off because the kernel had no descriptor."),
     TOTAL("weir_pool_resets", "", resets, "Connections put right for the next user."),
+    TOTAL("weir_pool_pings", "", pings, "Idle connections asked for a sign of life."),
+    TOTAL("weir_pool_farewells", "", farewells,
+          "Idle connections whose server said why it ended them."),
 };
 
 struct pools {

@@ -130,7 +130,7 @@ static void give_up_opening(weir_pool *pool)
         struct conn *conn = LIST_OF(node, struct conn, link);
         conn->reason = WEIR_CLOSE_STALE;
         if (pool->on_event)
-            tell_conn_closed(conn);
+            tell_conn_closed(conn, NULL);
         conn_cut(conn);
     }
 }
@@ -303,6 +303,7 @@ static void begin_to_close(weir_pool *pool)
     pool->state = WEIR_POOL_CLOSED;
     pool->choosy = true;
     weir_alarm_stop(&pool->sweep);
+    weir_alarm_stop(&pool->shed);
     stop_dialling(pool);
     close_idle(pool, WEIR_CLOSE_POOL);
     cut_off(pool, CONN_CONNECTING);

@@ -45,7 +45,8 @@ const char *weir_close_reason_name(weir_close_reason reason)
         [WEIR_CLOSE_RESET_FAILED] = "reset_failed", [WEIR_CLOSE_IDLE] = "idle",
         [WEIR_CLOSE_AGE] = "age",             [WEIR_CLOSE_EVICTED] = "evicted",
         [WEIR_CLOSE_POOL] = "pool",           [WEIR_CLOSE_STALE] = "stale",
-        [WEIR_CLOSE_RESIZED] = "resized",     [WEIR_CLOSE_UNOPENED] = "unopened",
+        [WEIR_CLOSE_RESIZED] = "resized",     [WEIR_CLOSE_PING_FAILED] = "ping_failed",
+        [WEIR_CLOSE_UNOPENED] = "unopened",
     };
 
     return (unsigned)reason < WEIR_CLOSE_REASONS ? names[reason] : "(no weir_close_reason)";
@@ -82,7 +83,7 @@ static void must(bool holds, const weir_pool *pool, const char *what)
 void pool_verify(const weir_pool *pool)
 {
     uint64_t closed = 0, alive = 0;
-    unsigned permits = 0, waiting = 0, stuck = 0;
+    unsigned permits = 0, pings = 0, waiting = 0, stuck = 0;
 
     if (pool_total(pool) > 64 || pool->waiting > 128)
         return;
@@ -100,6 +101,7 @@ void pool_verify(const weir_pool *pool)
                      state == CONN_RESERVED || state == CONN_CLOSING, pool,
                  "a connection has one of the permits shared with other processes");
             permits += conn->permit;
+            pings += state == CONN_RESETTING && conn->pinged;
             alive += conn->opened;
             counted++;
         }
@@ -118,6 +120,7 @@ void pool_verify(const weir_pool *pool)
     must(!waiting || pool->state == WEIR_POOL_READY, pool, "only a ready pool has a queue");
     must(permits == pool->permits && permits <= pool->opts.max_connecting, pool,
          "connecting permits belong to connections, at most max_connecting");
+    must(pings == pool->pings, pool, "those asked for a sign of life are as counted");
     must(waiting == pool->waiting && stuck == pool->stuck, pool, "the queue is as counted");
     must(!waiting || !pool->count[CONN_IDLE], pool, "nobody waits while a connection is idle");
     must(pool->stats.opened - closed == alive, pool, "opened - closed == alive");

@@ -5,100 +5,138 @@
  * comes to rest, and when it rings it looks who is really due and sets itself anew.
  * Paused pools are looked after too, but not filled up.
  *
+ * An idle connection ends when it is too old, when nobody has used it for too long, and before its
+ * server would end it. With keepalive_ms it is asked for a sign of life instead of the last, and
+ * once in a while. Who is asked is not idle meanwhile, so only a few are at a time; and he grows
+ * idle as before, so he goes back to his place in the list, which is in the order of last use.
+ *
  * Ten thousand connections may be due together. Closing them in one turn would hold the hub for
- * 30 ms and more, so a turn closes a few, and the rest follow in those after it. Nor is everybody
- * looked at each time. The one unused longest is last in the list, so idleness is looked for from
- * there, as far as it goes. Ages have no order: all are looked at, some tenths of a millisecond,
- * but not before the earliest that is known of comes, and never so often that it counts; then
- * they are closed a little late.
+ * 30 ms and more, so a turn closes a few, and the rest follow in those after it; and a look at
+ * very many is not made so often that it counts, so that they end a little late.
  */
 #include "pool.h"
 
-enum {
-    CLOSED_AT_ONCE = 16, /* a few microseconds each, most of them the kernel's */
-    SHORT_LOOK = 256,    /* connections; a look at no more than these is not worth putting off */
-    PAUSE_NS = 10000     /* for each one looked at: a look at 10,000 is made ten times a second */
-};
+/* ---- when ---------------------------------------------------------------------------- */
 
-static int64_t unused_until(const weir_pool *pool, const struct conn *conn)
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
 {
-    return ns_after(conn->since_ns, pool->opts.idle_timeout_ms);
+    return a_ns < b_ns ? a_ns : b_ns;
 }
+
+static bool keeps_alive(const weir_pool *pool)
+{
+    return pool->opts.keepalive_ms != INT64_MAX;
+}
+
+/* Each connection has an interval of its own, up to a tenth shorter, so that those that came to
+   rest together are not all away at once. (37 and 101 are coprime: numbers in a row fall apart.) */
+static int64_t ping_at(const weir_pool *pool, const struct conn *conn)
+{
+    if (!keeps_alive(pool))
+        return INT64_MAX;
+    double  factor = 1.0 - (double)(conn->id * 37 % 101) / 1000.0;
+    int64_t interval = (int64_t)((double)pool->opts.keepalive_ms * factor);
+    return earlier(ns_after(conn->since_ns, interval), conn->driver_side->quiet_until_ns);
+}
+
+static int64_t end_at(const weir_pool *pool, const struct conn *conn, bool spare)
+{
+    int64_t end = conn->expires_ns;
+
+    if (spare)
+        end = earlier(end, ns_after(conn->unused_ns, pool->opts.idle_timeout_ms));
+    return keeps_alive(pool) ? end : earlier(end, conn->driver_side->quiet_until_ns);
+}
+
+/* ---- looking ------------------------------------------------------------------------- */
+
+enum {
+    DONE_AT_ONCE = 16, /* closed or pinged in a turn: a few microseconds each, mostly the kernel's */
+    SHORT_LOOK = 256,  /* connections; a look at no more than these is not worth putting off */
+    PAUSE_NS = 10000   /* for each one looked at: a look at 10,000 is made ten times a second */
+};
 
 static bool is_spare(const weir_pool *pool)
 {
     return pool->count[CONN_IDLE] > pool->opts.min_idle && pool_live(pool) > pool->opts.min_size;
 }
 
-/* Both close who is due, no more than *left, and say when to look again: at once means in the
-   next turn. What min_idle and min_size keep open still ends of age. */
-
-static int64_t close_unused(weir_pool *pool, int64_t now, unsigned *left)
+static bool may_ping(const weir_pool *pool)
 {
-    struct list *last;
-
-    while ((last = list_last(&pool->conns[CONN_IDLE])) != NULL && is_spare(pool)) {
-        struct conn *conn = LIST_OF(last, struct conn, link);
-        int64_t      due = unused_until(pool, conn);
-
-        if (due > now)
-            return due;
-        if (!*left)
-            return now;
-        --*left;
-        conn_close(conn, WEIR_CLOSE_IDLE, WEIR_POLITE);
-    }
-    return INT64_MAX;
+    return pool->pings < pool->opts.max_connecting;
 }
 
-static int64_t close_old(weir_pool *pool, int64_t now, unsigned *left)
-{
-    struct list *idle = &pool->conns[CONN_IDLE];
-    int64_t      next = INT64_MAX, pause = 0;
-
-    if (pool->expires_ns > now)
-        return pool->expires_ns;
-    if (pool->count[CONN_IDLE] > SHORT_LOOK)
-        pause = (int64_t)pool->count[CONN_IDLE] * PAUSE_NS;
-    LIST_EACH(node, idle) {
-        struct conn *conn = LIST_OF(node, struct conn, link);
-
-        if (conn->expires_ns > now)
-            next = conn->expires_ns < next ? conn->expires_ns : next;
-        else if (!*left)
-            return now;
-        else {
-            --*left;
-            conn_close(conn, WEIR_CLOSE_AGE, WEIR_POLITE);
-        }
-    }
-    pool->expires_ns = next > now + pause ? next : now + pause;
-    return pool->expires_ns;
-}
-
+/* From the one unused longest. What min_idle and min_size keep open still ends of age. */
+/* From the one unused longest. */
 static void sweep(weir_alarm *alarm)
 {
-    weir_pool *pool = LIST_OF(alarm, weir_pool, sweep);
-    int64_t    now = hot_now();
-    unsigned   left = CLOSED_AT_ONCE;
-    int64_t    old = close_old(pool, now, &left);
-    int64_t    unused = close_unused(pool, now, &left);
+    weir_pool   *pool = LIST_OF(alarm, weir_pool, sweep);
+    struct list *idle = &pool->conns[CONN_IDLE];
+    int64_t      now = hot_now(), next = INT64_MAX;
+    unsigned     looked = 0, done = 0;
 
-    if (old != INT64_MAX || unused != INT64_MAX)
-        weir_alarm_set(&pool->sweep, old < unused ? old : unused, sweep);
+    for (struct list *node = idle->prev, *newer; node != idle; node = newer) {
+        newer = node->prev;
+        struct conn *conn = LIST_OF(node, struct conn, link);
+        int64_t      end = end_at(pool, conn, is_spare(pool)), ping = ping_at(pool, conn);
+
+        looked++;
+        if (end > now && ping > now) {
+            next = earlier(next, earlier(end, ping));
+        } else if (end > now && !may_ping(pool)) {
+            next = earlier(next, end); /* looked at again when a ping has ended */
+        } else if (done++ == DONE_AT_ONCE) {
+            next = now; /* that is, in the next turn */
+            break;
+        } else if (end > now) {
+            conn_ping(conn);
+        } else {
+            conn_close(conn, conn->expires_ns <= now ? WEIR_CLOSE_AGE : WEIR_CLOSE_IDLE,
+                       WEIR_POLITE);
+        }
+    }
+    if (looked > SHORT_LOOK && next < now + looked * PAUSE_NS)
+        next = now + looked * PAUSE_NS;
+    if (next != INT64_MAX)
+        weir_alarm_set(&pool->sweep, next, sweep);
     dial_if_wanted(pool);
 }
 
-void upkeep_expect(weir_pool *pool, const struct conn *idle)
+static void expect(weir_pool *pool, int64_t at_ns)
 {
-    int64_t due = unused_until(pool, idle);
+    if (at_ns != INT64_MAX && (!pool->sweep.slot || pool->sweep.at_ns > at_ns))
+        weir_alarm_set(&pool->sweep, at_ns, sweep);
+}
 
-    if (idle->expires_ns < pool->expires_ns)
-        pool->expires_ns = idle->expires_ns;
-    if (idle->expires_ns < due)
-        due = idle->expires_ns;
-    if (due != INT64_MAX && (!pool->sweep.slot || pool->sweep.at_ns > due))
-        weir_alarm_set(&pool->sweep, due, sweep);
+void upkeep_again(weir_pool *pool)
+{
+    if (pool->state != WEIR_POOL_CLOSED)
+        expect(pool, hot_now());
+}
+
+/* ---- coming to rest ------------------------------------------------------------------ */
+
+/* Most often it is the one unused longest. */
+static void back_into_place(struct conn *conn)
+{
+    struct list *idle = &conn->pool->conns[CONN_IDLE], *after;
+
+    list_unlink(&conn->link);
+    for (after = idle->prev; after != idle; after = after->prev)
+        if (LIST_OF(after, struct conn, link)->unused_ns >= conn->unused_ns)
+            break;
+    list_prepend(after, &conn->link);
+}
+
+void upkeep_rests(struct conn *conn)
+{
+    weir_pool *pool = conn->pool;
+
+    if (conn->pinged)
+        back_into_place(conn);
+    else
+        conn->unused_ns = conn->since_ns;
+    expect(pool, earlier(end_at(pool, conn, true), ping_at(pool, conn)));
 }
 
 bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns)
@@ -109,7 +147,7 @@ bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns)
     if (!last)
         return false;
     struct conn *conn = LIST_OF(last, struct conn, link);
-    if (hot_now() - conn->since_ns < min_idle_ns)
+    if (hot_now() - conn->unused_ns < min_idle_ns)
         return false;
     conn_close(conn, WEIR_CLOSE_EVICTED, WEIR_POLITE);
     return true;

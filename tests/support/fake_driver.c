@@ -87,6 +87,14 @@ static weir_status take_time(const struct fake_step *step, weir_deadline deadlin
     return status == WEIR_OK && late ? WEIR_TIMEOUT : status;
 }
 
+/* It was spoken to: its idle timeout begins anew. */
+static void heard_of(struct fake_conn *conn)
+{
+    const struct fake *fake = conn->fake;
+
+    conn->base.quiet_until_ns = fake->rest_ms ? weir_now() + fake->rest_ms * 1000000 : INT64_MAX;
+}
+
 /* ---- the driver ------------------------------------------------------------------------- */
 
 static unsigned sockets(const void *config)
@@ -145,6 +153,7 @@ static weir_status open_conn(weir_conn *base, const void *config, weir_deadline 
 
     conn->open = true;
     conn->condition = fake->condition;
+    heard_of(conn);
     list_append(&fake->conns, &conn->link);
     fake->opened++;
     raise_peak(++fake->alive, &fake->alive_peak);
@@ -201,11 +210,45 @@ static weir_status reset_conn(weir_conn *base, weir_reset how, weir_deadline dea
     conn->busy = false;
     if (status == WEIR_OK)
         status = fake->reset.status;
+    heard_of(conn);
     if (status == WEIR_OK)
         conn->condition = WEIR_CLEAN;
     else
         weir_error_set(err, status, "not reset: %s", weir_status_name(status));
     return status;
+}
+
+static weir_status ping_conn(weir_conn *base, weir_deadline deadline, weir_error *err)
+{
+    struct fake_conn *conn = (struct fake_conn *)base;
+    struct fake      *fake = conn->fake;
+
+    blame(fake, conn->open && !conn->busy, "ping() of a connection that is not open and at rest");
+    blame(fake, base->user == weir_self(), "ping() by a coroutine that may not use it");
+    fake->pings++;
+    raise_peak(++fake->pinging, &fake->pinging_peak);
+    note(fake, FAKE_PING, conn, WEIR_POLITE);
+    conn->busy = true;
+    weir_status status = take_time(&fake->ping, deadline);
+    conn->busy = false;
+    fake->pinging--;
+    if (status == WEIR_OK)
+        status = fake->ping.status;
+    heard_of(conn);
+    if (status != WEIR_OK)
+        weir_error_set(err, status, "%s", fake->ping.words ? fake->ping.words : "no answer");
+    return status;
+}
+
+static bool last_words(weir_conn *base, weir_error *err)
+{
+    struct fake *fake = ((struct fake_conn *)base)->fake;
+
+    blame(fake, !base->user, "last_words() of a connection in use");
+    if (!fake->last_words)
+        return false;
+    weir_error_set(err, WEIR_LOST, "%s", fake->last_words);
+    return true;
 }
 
 static weir_status describe(weir_conn *base, weir_error *err)
@@ -253,6 +296,8 @@ const weir_driver fake_driver = {
     .check = check_conn,
     .reset = reset_conn,
     .describe = describe,
+    .ping = ping_conn,
+    .last_words = last_words,
     .interrupt = interrupt,
     .disown = disown,
     .free_config = free_config,
@@ -273,6 +318,7 @@ weir_status fake_query(weir_lease *lease, int64_t ms)
     conn->caller = weir_waker_new();
     weir_status status = weir_park(weir_in_ms(ms), "a fake server's answer");
     conn->busy = false;
+    heard_of(conn);
     if (status == WEIR_OK)
         return WEIR_LOST; /* somebody cut it */
     if (status == WEIR_TIMEOUT)

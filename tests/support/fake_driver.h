@@ -25,7 +25,8 @@ struct fake_step {
     int         native; /* the server's code, when it fails */
 };
 
-enum fake_verb { FAKE_OPENING, FAKE_OPENED, FAKE_FAILED, FAKE_RESET, FAKE_CLOSING, FAKE_CLOSED };
+enum fake_verb { FAKE_OPENING, FAKE_OPENED, FAKE_FAILED, FAKE_RESET, FAKE_PING, FAKE_CLOSING,
+                 FAKE_CLOSED };
 
 struct fake_event {
     enum fake_verb verb;
@@ -40,15 +41,17 @@ struct fake {
     unsigned         sockets;                  /* a connection's; 0 means 1 */
     struct fake_step script[FAKE_SCRIPT];      /* the first attempts to open, one each ... */
     unsigned         scripted;
-    struct fake_step open, reset, close;       /* ... and what it does else */
+    struct fake_step open, reset, ping, close; /* ... and what it does else */
+    int64_t          rest_ms;                  /* its idle timeout; 0: none */
+    const char      *last_words;               /* before it ends a connection; NULL: none */
     weir_condition   condition;                /* of a connection whose user said nothing */
 
     /* what happened */
     const char       *fault;                   /* the first thing that a pool must not do */
     struct list       conns;                   /* those open now */
-    unsigned          attempts, opened, resets, checks, closed, abrupt, interrupts;
+    unsigned          attempts, opened, resets, pings, checks, closed, abrupt, interrupts;
     unsigned          disowned;                /* in the child of a fork */
-    unsigned          opening, opening_peak;
+    unsigned          opening, opening_peak, pinging, pinging_peak;
     unsigned          alive, alive_peak;       /* open, and not told to close */
     unsigned          descriptors, descriptors_peak;
     unsigned          handles;                 /* allocations of open() that are not freed */

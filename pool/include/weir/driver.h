@@ -21,6 +21,9 @@ WEIR_BEGIN_DECLS
 typedef struct weir_conn {
     weir_task *user;        /* who may talk on it now: a holder, or its own coroutine; else NULL */
     void      *pool_side_;  /* the pool's half of this connection */
+    int64_t    quiet_until_ns; /* the driver's: if nothing is said before then, by weir_now(), the
+                                  server may end it. The pool lends it no more, and closes or pings
+                                  it. INT64_MAX, as it begins: never */
 } weir_conn;
 
 /* What a connection is like when its lease ends. */
@@ -70,6 +73,17 @@ typedef struct weir_driver {
 
     /** Why did the last call fail? For weir_lease_error(). Must not yield. */
     weir_status (*describe)(weir_conn *conn, weir_error *err);
+
+    /** Ask the server for a sign of life, for keepalive_ms: one round trip on a connection that
+        nobody uses. May yield. Anything but WEIR_OK closes it. NULL where the driver cannot:
+        then the pool refuses that option. */
+    weir_status (*ping)(weir_conn *conn, weir_deadline deadline, weir_error *err);
+
+    /** What did the server say last, unasked, on a connection that is ended (weir_conn_stirred())?
+        Read what is there; the connection is closed next, and used no more. May run on the hub's
+        own stack, so it must not yield. False where nothing was said, or nothing that makes sense.
+        NULL where servers say nothing. */
+    bool (*last_words)(weir_conn *conn, weir_error *err);
 
     /**
      * Cut the call that its user may be in: that one, and each later one, fails as lost. Asked

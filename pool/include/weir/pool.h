@@ -46,7 +46,32 @@ typedef enum weir_reset {
     WEIR_RESET_NONE       /* an open transaction is rolled back, nothing else */
 } weir_reset;
 
-/* Zero in a field means its default. WEIR_NEVER in a *_ms switches that limit off. */
+/*
+ * Zero in a field means its default. WEIR_NEVER in a *_ms switches that limit off.
+ *
+ * Idle connections. idle_timeout_ms counts from their last use. Where the server ends idle ones
+ * earlier, and the driver knows when (MySQL: wait_timeout), the pool closes them before that, with
+ * the reason WEIR_CLOSE_IDLE, min_idle or not. With keepalive_ms it pings instead, each connection
+ * once in keepalive_ms (less up to a tenth, so that they do not all do it at once) or when its
+ * server would end it; max_connecting of them at a time. A ping is no use: who is pinged grows
+ * idle as before. One without an answer within reset_timeout_ms is closed
+ * (WEIR_CLOSE_PING_FAILED): that is what finds peers that a firewall has forgotten.
+ *
+ * Overload. A queue that is long for a moment is a burst, and is worked off; one in which everybody
+ * waits long is overload, and makes each request late without serving one more. With shed_target_ms
+ * set a pool is overloaded when for shed_interval_ms each caller that waited had to wait longer
+ * than the target (the sojourn time of CoDel, RFC 8289). From then on nobody waits longer than the
+ * target: the oldest, who has, gets WEIR_FULL ("shed: ..."), outcome NOT_SENT. It ends when the
+ * queue is empty, or somebody is served who waited less than half the target. The order stays first
+ * come, first served. While connections are being opened there is no judging: callers wait for
+ * those. A target is well below what callers allow for the whole request (for a request of 1.5 s with a query
+ * of 1 s, 100 ms); an interval is as long as a burst may take to be worked off.
+ *
+ * refuse_hopeless: a caller who would have to queue gets WEIR_FULL at once where his turn is not
+ * to be expected before his deadline. Expected are, for a pool that is at its max_size and opens
+ * nothing, (callers before him + 1) * (how long leases took lately) / (connections in use). It is an
+ * estimate (the mean over some ten leases), and wrong where leases differ much; so it is off.
+ */
 typedef struct weir_pool_opts {
     const char  *name;               /* for messages and numbers; copied (the driver's name) */
     unsigned     max_size;           /* connections at most (10) */
@@ -61,6 +86,10 @@ typedef struct weir_pool_opts {
     int64_t      close_timeout_ms;   /* longest polite goodbye; then it is cut (1 s) */
     int64_t      idle_timeout_ms;    /* one unused for longer is closed, above min_idle (10 min) */
     int64_t      max_age_ms;         /* an older one is not lent again (30 min, each +-10 %) */
+    int64_t      keepalive_ms;       /* one idle for so long is pinged (off): see below */
+    int64_t      shed_target_ms;     /* under overload nobody waits longer (off): see below */
+    int64_t      shed_interval_ms;   /* that long above the target is overload (100 ms) */
+    bool         refuse_hopeless;    /* refuse who would time out in the queue: see below */
     weir_on_exit on_exit;
     weir_reset   reset;
     weir_permits *permits;           /* shared with other processes: a connection has one from
@@ -83,8 +112,8 @@ typedef struct weir_pool_opts {
  * Yields:  yes, unless an idle connection is at hand (and now and then even so).
  * Context: a coroutine on the pool's thread.
  * Owner:   *out is yours until weir_release() or weir_lease_close(); NULL on failure.
- * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already),
- *          WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a coroutine that waits for
+ * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already, or
+ *          shed: see weir_pool_opts), WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a coroutine that waits for
  *          this pool, and there can be no more of them), WEIR_USAGE, or WEIR_CONNECT with the
  *          server's own words in *err, or those that the pool is paused (weir_pool_pause()).
  *          While no connection lives and the last attempt failed, WEIR_CONNECT comes at once,
@@ -253,12 +282,13 @@ typedef enum weir_close_reason {
     WEIR_CLOSE_BROKEN,        /* given back in mid-reply, or cut by a cancel or a deadline */
     WEIR_CLOSE_LOST,          /* the server or the network ended it */
     WEIR_CLOSE_RESET_FAILED,  /* could not be put right in time */
-    WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms */
+    WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms, or nearly as long as its server allows */
     WEIR_CLOSE_AGE,           /* older than max_age_ms */
     WEIR_CLOSE_EVICTED,       /* its descriptors, or its permit, were needed elsewhere */
     WEIR_CLOSE_POOL,          /* the pool was closed */
     WEIR_CLOSE_STALE,         /* the pool was cleared since it was opened, or forked */
     WEIR_CLOSE_RESIZED,       /* above max_size after weir_pool_resize() */
+    WEIR_CLOSE_PING_FAILED,   /* gave no sign of life when asked: keepalive_ms */
     WEIR_CLOSE_UNOPENED,      /* the attempt to open it failed: in events only, never counted */
     WEIR_CLOSE_REASONS        /* how many there are */
 } weir_close_reason;
@@ -300,12 +330,15 @@ typedef struct weir_pool_stats {
     uint64_t released;         /* leases given back, or ended with their holder */
     uint64_t timeouts;         /* callers that gave up at their deadline */
     uint64_t canceled;         /* callers cancelled while they waited */
-    uint64_t refused;          /* WEIR_FULL and WEIR_DEADLOCK */
+    uint64_t refused;          /* WEIR_FULL (max_waiters) and WEIR_DEADLOCK */
+    uint64_t shed;             /* WEIR_FULL under overload, or since it was hopeless */
     uint64_t forgotten;        /* leases whose holder ended without giving them back */
     uint64_t opened;
     uint64_t connect_failures;
     uint64_t connect_parked;   /* attempts put off because the kernel had no descriptor */
     uint64_t resets;
+    uint64_t pings;
+    uint64_t farewells;        /* idle connections whose server said why it ended them */
     uint64_t closed[WEIR_CLOSE_REASONS];
     weir_histogram wait;       /* of callers, from weir_acquire() to its return */
     weir_histogram connect;
@@ -373,8 +406,9 @@ typedef struct weir_pool_event {
                                          since it started. By the turn's clock: 0 within one */
     weir_close_reason    reason;      /* CONN_CLOSED */
     weir_status          status;      /* CHECK_OUT_FAILED: what the caller gets */
-    const char          *message;     /* CHECK_OUT_FAILED: the words, where there are; until the
-                                         callback returns */
+    const char          *message;     /* CHECK_OUT_FAILED: the words, where there are; CONN_CLOSED
+                                         as LOST or PING_FAILED: the server's last ones, if any;
+                                         until the callback returns */
     bool                 interrupt;   /* POOL_CLEARED: connections in use were cut as well */
 } weir_pool_event;
 
