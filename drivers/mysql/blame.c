@@ -19,11 +19,25 @@
 
 /* ---- codes ---------------------------------------------------------------------------- */
 
-/* Errors that the server sends as its last words. */
-static bool is_last_word(unsigned code)
+/* Before it closed a connection that was idle for too long: MySQL since 8.0.24. Where it stands in
+   the place of an answer, the server has not seen the question. (MariaDB's 4031 is another one.) */
+static bool was_idle_too_long(const MYSQL *my, unsigned code)
 {
-    return code == ER_SERVER_SHUTDOWN || code == ER_CONNECTION_KILLED ||
+    enum { ER_OF_MYSQL_CLIENT_INTERACTION_TIMEOUT = 4031 };
+
+    return code == ER_OF_MYSQL_CLIENT_INTERACTION_TIMEOUT && !mariadb_connection((MYSQL *)my);
+}
+
+/* Errors that the server sends as its last words. */
+static bool is_last_word(const MYSQL *my, unsigned code)
+{
+    return was_idle_too_long(my, code) || code == ER_SERVER_SHUTDOWN || code == ER_CONNECTION_KILLED ||
            code == ER_NORMAL_SHUTDOWN || code == ER_NEW_ABORTING_CONNECTION;
+}
+
+bool my_was_last_word(const struct my_conn *conn)
+{
+    return conn->my.net.last_errno && is_last_word(&conn->my, conn->my.net.last_errno);
 }
 
 static bool is_broken_line(unsigned code)
@@ -43,9 +57,9 @@ static bool is_broken_line(unsigned code)
     }
 }
 
-static weir_status status_of(unsigned code)
+static weir_status status_of(const MYSQL *my, unsigned code)
 {
-    if (is_last_word(code) || is_broken_line(code))
+    if (is_last_word(my, code) || is_broken_line(code))
         return WEIR_LOST;
     if (my_is_server_error(code))
         return WEIR_SERVER;
@@ -96,6 +110,8 @@ static bool was_withheld(const struct my_conn *conn, unsigned code)
 
 static weir_outcome outcome(const struct my_conn *conn, unsigned code)
 {
+    if (was_idle_too_long(&conn->my, code))
+        return WEIR_OUTCOME_NOT_SENT;
     if (my_is_server_error(code))
         return WEIR_OUTCOME_DONE;
     if (was_withheld(conn, code) || (conn->own_io && !conn->sent))
@@ -124,7 +140,7 @@ static weir_status blame_code(struct my_conn *conn, weir_error *err)
 
     if (!code)
         return WEIR_OK;
-    weir_status status = was_withheld(conn, code) ? conn->withheld : status_of(code);
+    weir_status status = was_withheld(conn, code) ? conn->withheld : status_of(my, code);
     fill_in(err, status, code, stmt ? stmt->sqlstate : my->net.sqlstate,
             stmt ? stmt->last_error : my->net.last_error);
     if (err)

@@ -85,7 +85,7 @@ static weir_condition check(weir_conn *base, weir_reset how)
 
     if (conn->cut.status || conn->closed)
         return WEIR_BROKEN;
-    if (conn->lost || !my->net.pvio)
+    if (conn->lost || !my->net.pvio || my_was_last_word(conn))
         return WEIR_GONE;
     if (my->status != MYSQL_STATUS_READY || mysql_more_results(my) || !my_io_is_quiet(conn))
         return WEIR_BROKEN;
@@ -102,6 +102,20 @@ static weir_status reset(weir_conn *base, weir_reset how, weir_deadline deadline
     weir_status status = my_session_reset(conn, how, err);
     conn->limit = WEIR_FOREVER;
     conn->ours = false;
+    return status;
+}
+
+static weir_status ping(weir_conn *base, weir_deadline deadline, weir_error *err)
+{
+    struct my_conn *conn = (struct my_conn *)base;
+
+    conn->ours = true;
+    conn->limit = deadline;
+    weir_status status = my_session_ping(conn, err);
+    conn->limit = WEIR_FOREVER;
+    conn->ours = false;
+    if (status == WEIR_OK)
+        my_io_watch(conn);
     return status;
 }
 
@@ -127,5 +141,7 @@ const weir_driver my_driver = {
     .interrupt = interrupt,
     .forked = my_kill_forked,
     .disown = disown,
+    .ping = ping,
+    .last_words = my_last_words,
     .free_config = my_config_free,
 };

@@ -190,8 +190,11 @@ WAIT_INLINE bool wait_for(struct my_conn *conn, int events)
         if (!status)
             status = conn->cut.status; /* by somebody else, meanwhile */
     }
-    if (!status)
+    if (!status) {
+        if (conn->rest_ns && (events & WEIR_READ))
+            conn->base.quiet_until_ns = hot_now() + conn->rest_ns;
         return true;
+    }
     cut_by_wait(conn, status,
                 events & WEIR_READ ? "waiting for the server's reply"
                                    : "waiting for the server to take what is sent");

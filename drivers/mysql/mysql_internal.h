@@ -66,9 +66,11 @@ struct my_conn {
     bool          hooked_tls; /* OpenSSL was told to tell us of the handshake */
     bool          tls;        /* our BIO is under its SSL */
     bool          lost;       /* the server or the network ended it */
+    bool          ending;     /* nothing waits for it any more: its last bytes are read */
     size_t        burst;      /* bytes moved since we last gave way */
     weir_deadline limit;      /* of what the pool asked for: open, reset, close */
     int64_t       silence_ns; /* longest wait inside a call */
+    int64_t       rest_ns;    /* silence of ours that the server bears, and no more; 0: nobody knows */
     struct my_cut cut;
     struct my_conn *next;     /* on this thread, that dial or are held plainly: see io.c */
 
@@ -171,6 +173,8 @@ weir_status my_tls_check_files(const struct my_config *config, weir_error *err);
 void my_tls_begins(struct my_conn *conn);        /* just before the handshake */
 bool my_tls_take_over(struct my_conn *conn);     /* put our BIO under its SSL */
 bool my_tls_has_bytes(const struct my_conn *conn); /* received and not read */
+/* What came unasked, as far as it is there. Nothing else is read after it. Never waits. */
+ssize_t my_tls_read_rest(struct my_conn *conn, void *buffer, size_t size);
 void my_tls_forget_errors(void);
 
 /* ---- session.c ------------------------------------------------------------------------ */
@@ -178,6 +182,11 @@ void my_tls_forget_errors(void);
 weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *err);
 weir_condition my_session_condition(struct my_conn *conn, weir_reset how);
 weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *err);
+weir_status my_session_ping(struct my_conn *conn, weir_error *err);
+
+/* ---- farewell.c ----------------------------------------------------------------------- */
+
+bool my_last_words(weir_conn *base, weir_error *err);
 
 /* ---- kill.c --------------------------------------------------------------------------- */
 
@@ -190,6 +199,7 @@ bool my_kill_order(struct my_conn *conn); /* have it end there, where the pool w
 weir_status my_blame(struct my_conn *conn, weir_error *err);         /* describe() */
 weir_status my_blame_connect(struct my_conn *conn, weir_error *err); /* why open() failed */
 bool        my_out_of_descriptors(int *errnum); /* could this process open one now? */
+bool        my_was_last_word(const struct my_conn *conn); /* the error in its handle */
 bool        my_is_server_error(unsigned code); /* not one of the library itself */
 int         my_errno_in(const char *text); /* which the library wrote into its words, or 0 */
 

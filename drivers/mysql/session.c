@@ -37,6 +37,7 @@
 #include <mysqld_error.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -477,7 +478,7 @@ static void hook(struct my_conn *conn)
     pthread_mutex_unlock(&table_lock);
 }
 
-/* ---- a session as it is lent ---------------------------------------------------------- */
+/* ---- statements of our own ------------------------------------------------------------ */
 
 static void forget_lease(struct my_conn *conn)
 {
@@ -490,17 +491,77 @@ static void forget_lease(struct my_conn *conn)
     clear_error(&conn->my); /* or the next holder's weir_lease_error() would tell of it */
 }
 
-/* Statements without results, in one go: none depends on what another one answers. */
-static bool statements(struct my_conn *conn, const char *const *sql, unsigned count)
+/* In one go: none depends on what another one answers. */
+static bool send_all(struct my_conn *conn, const char *const *sql, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
         if (mysql_send_query(&conn->my, sql[i], strlen(sql[i])))
             return false;
+    return true;
+}
+
+/* Of statements without results. */
+static bool read_answers(struct my_conn *conn, unsigned count)
+{
     while (count--)
         if (mysql_read_query_result(&conn->my))
             return false;
     return true;
 }
+
+static bool statements(struct my_conn *conn, const char *const *sql, unsigned count)
+{
+    return send_all(conn, sql, count) && read_answers(conn, count);
+}
+
+/* ---- how long it may say nothing ------------------------------------------------------ */
+
+/*
+ * The session's own wait_timeout, which is what the server counts with: it is a copy of
+ * interactive_timeout where a client calls itself interactive, which ours do not. Asked in one go
+ * with what is sent anyway, and before it: the last reply must be an OK, which tells of the
+ * session's state.
+ */
+#define ASK_FOR_REST "SELECT @@wait_timeout"
+
+/* The server counts from when it has answered, we from when we heard, and a statement takes its
+   time to arrive: a tenth, but for short ones a quarter of a second and for long ones five. */
+static int64_t rest_of(long long timeout_s)
+{
+    const int64_t ms = 1000000;
+    int64_t       timeout = (int64_t)timeout_s * 1000 * ms, margin = timeout / 10;
+
+    if (margin < 250 * ms)
+        margin = 250 * ms;
+    if (margin > 5000 * ms)
+        margin = 5000 * ms;
+    return timeout - margin;
+}
+
+/* A server that does not know the variable answers with an error, and nobody knows then. */
+static bool read_rest(struct my_conn *conn)
+{
+    enum { LONGEST_S = 31536000 }; /* of MySQL and MariaDB: a year */
+    MYSQL *my = &conn->my;
+
+    conn->rest_ns = 0;
+    conn->base.quiet_until_ns = INT64_MAX;
+    if (mysql_read_query_result(my))
+        return my_is_server_error(mysql_errno(my));
+    MYSQL_RES *result = mysql_store_result(my);
+    if (!result)
+        return false;
+    MYSQL_ROW row = mysql_fetch_row(result);
+    long long timeout_s = row && row[0] ? atoll(row[0]) : 0;
+    mysql_free_result(result);
+    if (timeout_s >= 1 && timeout_s <= LONGEST_S) {
+        conn->rest_ns = rest_of(timeout_s);
+        conn->base.quiet_until_ns = hot_now() + conn->rest_ns;
+    }
+    return true;
+}
+
+/* ---- a session as it is lent ---------------------------------------------------------- */
 
 weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *err)
 {
@@ -509,8 +570,10 @@ weir_status my_session_begin(struct my_conn *conn, weir_reset how, weir_error *e
     hook(conn);
     if (conn->config->opts.local_infile)
         mysql_set_local_infile_default(my);
-    if (how == WEIR_RESET_DIRTY && my->methods == &ours)
-        conn->tracks = statements(conn, (const char *[]){ "SET " TRACKING }, 1);
+    bool track = how == WEIR_RESET_DIRTY && my->methods == &ours;
+    bool told_rest = send_all(conn, (const char *[]){ ASK_FOR_REST, "SET " TRACKING }, 1 + track) &&
+                     read_rest(conn);
+    conn->tracks = told_rest && track && read_answers(conn, 1);
     if (conn->config->opts.kill_cut && !my_kill_meet(conn))
         LOG(WEIR_LOG_WARN, "%s does not say which server it is: statements that are cut go on "
             "there, in spite of kill_cut: %s", conn->config->target, mysql_error(my));
@@ -618,10 +681,12 @@ static bool apply_settings(struct my_conn *conn)
     MYSQL                 *my = &conn->my;
     char                   set[200], name[400], use[416];
     bool                   database = opts->database && quote(opts->database, name, sizeof name);
+    const char            *sql[] = { ASK_FOR_REST, set, use };
 
     snprintf(set, sizeof set, "SET NAMES %s%s", opts->charset, conn->tracks ? ", " TRACKING : "");
     snprintf(use, sizeof use, "USE `%s`", database ? name : "");
-    if (!statements(conn, (const char *[]){ set, use }, database ? 2 : 1))
+    if (!send_all(conn, sql, database ? 3 : 2) || !read_rest(conn) ||
+        !read_answers(conn, database ? 2 : 1))
         return false;
     return my->charset == conn->base_charset ||
            mysql_set_character_set(my, opts->charset) == 0;
@@ -699,5 +764,16 @@ weir_status my_session_reset(struct my_conn *conn, weir_reset how, weir_error *e
         return my_blame(conn, err) ? WEIR_LOST
                                    : weir_error_set(err, WEIR_LOST, "%s", mysql_error(&conn->my));
     forget_lease(conn);
+    return WEIR_OK;
+}
+
+weir_status my_session_ping(struct my_conn *conn, weir_error *err)
+{
+    clear_error(&conn->my); /* an old error must not be taken for this one's */
+    if (mysql_ping(&conn->my))
+        return my_blame(conn, err) ? WEIR_LOST
+                                   : weir_error_set(err, WEIR_LOST, "the ping failed");
+    if (!my_io_is_quiet(conn))
+        return weir_error_set(err, WEIR_LOST, "it answers more than it is asked");
     return WEIR_OK;
 }

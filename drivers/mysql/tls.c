@@ -26,6 +26,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static BIO_METHOD    *method;
 static pthread_once_t method_once = PTHREAD_ONCE_INIT;
@@ -116,7 +117,9 @@ weir_status my_tls_check_files(const struct my_config *config, weir_error *err)
 static int bio_read(BIO *bio, char *buffer, int size)
 {
     struct my_conn *conn = BIO_get_data(bio);
-    ssize_t         n = my_may_talk(conn) ? my_recv(conn, buffer, (size_t)size) : -1;
+    ssize_t         n = conn->ending        ? recv(conn->fd, buffer, (size_t)size, MSG_DONTWAIT)
+                        : my_may_talk(conn) ? my_recv(conn, buffer, (size_t)size)
+                                            : -1;
     int             errnum = errno;
 
     ERR_clear_error();
@@ -234,4 +237,14 @@ bool my_tls_has_bytes(const struct my_conn *conn)
     const SSL *ssl = conn->tls ? ssl_of(conn) : NULL;
 
     return ssl && SSL_has_pending(ssl);
+}
+
+/* ---- when nobody uses it any more ----------------------------------------------------- */
+
+ssize_t my_tls_read_rest(struct my_conn *conn, void *buffer, size_t size)
+{
+    conn->ending = true;
+    int n = SSL_read(ssl_of(conn), buffer, (int)size);
+    ERR_clear_error();
+    return n;
 }
