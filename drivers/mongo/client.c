@@ -99,16 +99,22 @@ void mo_client_watch(struct mo_client *client)
     }
 }
 
-static weir_status first_words(struct mo_client *client, weir_error *err)
+static bool ping(struct mo_client *client, bson_error_t *error)
 {
     const mongoc_read_prefs_t *prefs = mongoc_client_get_read_prefs(client->mongoc);
-    bson_error_t               error = { 0 };
     bson_t                     ping = BSON_INITIALIZER;
 
     BSON_APPEND_INT32(&ping, "ping", 1);
-    bool well = mongoc_client_command_simple(client->mongoc, "admin", &ping, prefs, NULL, &error);
+    bool well = mongoc_client_command_simple(client->mongoc, "admin", &ping, prefs, NULL, error);
     bson_destroy(&ping);
-    return well ? WEIR_OK : mo_blame_connect(client, &error, err);
+    return well;
+}
+
+static weir_status first_words(struct mo_client *client, weir_error *err)
+{
+    bson_error_t error = { 0 };
+
+    return ping(client, &error) ? WEIR_OK : mo_blame_connect(client, &error, err);
 }
 
 weir_status mo_open(weir_conn *base, const void *arg, weir_deadline deadline, weir_error *err)
@@ -133,6 +139,30 @@ weir_status mo_open(weir_conn *base, const void *arg, weir_deadline deadline, we
     client->answered = client->unsure = false;
     count_members(client);
     settle_account(client);
+    mo_client_watch(client);
+    return WEIR_OK;
+}
+
+/* ---- a sign of life ----------------------------------------------------------------- */
+
+/*
+ * By the member that reads go to. The others of a set are watched for their end, as ever; and once in
+ * heartbeatFrequencyMS the library says hello to all of them before a command, which this is one of.
+ */
+weir_status mo_ping(weir_conn *base, weir_deadline deadline, weir_error *err)
+{
+    struct mo_client *client = ((struct mo_conn *)base)->client;
+    bson_error_t      error = { 0 };
+
+    (void)deadline; /* it is the scope's, which the streams obey */
+    if (!ping(client, &error))
+        return mo_blame(client, err) ? WEIR_LOST
+                                     : weir_error_set(err, WEIR_LOST, "%s", error.message);
+    if (client->flawed)
+        return weir_error_set(err, WEIR_LOST, "a member was lost meanwhile: %s",
+                              client->trouble.text);
+    client->trouble.status = client->answer.status = WEIR_OK;
+    client->answered = client->unsure = false;
     mo_client_watch(client);
     return WEIR_OK;
 }

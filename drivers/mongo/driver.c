@@ -98,5 +98,6 @@ const weir_driver mo_driver = {
     .describe = describe,
     .interrupt = mo_interrupt,
     .disown = disown,
+    .ping = mo_ping,
     .free_config = mo_config_free,
 };

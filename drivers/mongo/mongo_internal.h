@@ -177,6 +177,7 @@ void mo_sleep_hook(mongoc_client_t *mongoc); /* where the library has a hook for
 /* ---- client.c ------------------------------------------------------------------------- */
 
 weir_status mo_open(weir_conn *base, const void *config, weir_deadline deadline, weir_error *err);
+weir_status mo_ping(weir_conn *base, weir_deadline deadline, weir_error *err);
 void        mo_close(weir_conn *base, weir_farewell how, weir_deadline deadline);
 void        mo_interrupt(weir_conn *base);
 void        mo_client_watch(struct mo_client *client);    /* when nobody uses it from now on */

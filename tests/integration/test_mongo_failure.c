@@ -60,6 +60,61 @@ static void refused(struct mongo_scene me, struct verdict verdict)
     lab_secret("");
 }
 
+/* ---- signs of life ----------------------------------------------------------------- */
+
+static weir_status rest_and_be_pinged(struct mongo_scene *me)
+{
+    bson_error_t error;
+
+    lab_equal(mongo_lease(me), WEIR_OK);
+    lab_equal(weir_release(me->lease), WEIR_OK);
+    me->lease = NULL;
+    unsigned before = mongo_mock_seen(me->mock, MOCK_EVERY, "ping");
+    (void)weir_sleep(weir_in_ms(500));
+    lab_check(lab_settle(me->pool, 1, 1000));
+    lab_check(lab_stats(me->pool).pings >= 5);
+    lab_check(mongo_mock_seen(me->mock, MOCK_EVERY, "ping") - before >= 5);
+
+    /* It is as good as before, and knows of no transaction or failure. */
+    lab_equal(mongo_lease(me), WEIR_OK);
+    need_mongo(mongo_insert(weir_mongo(me->lease), "shop", 1, &error), error);
+    lab_equal(weir_release(me->lease), WEIR_OK);
+    me->lease = NULL;
+    lab_equal(lab_stats(me->pool).opened, 1);
+    lab_equal(lab_stats(me->pool).resets, 0);
+
+    /* And then the server says nothing any more. */
+    mongo_mock_rule(me->mock, MOCK_EVERY, &(struct mock_rule){ .command = "ping",
+                                                               .deed = MOCK_SILENT });
+    lab_check(lab_settle(me->pool, 0, 2000));
+    lab_equal(lab_stats(me->pool).closed[WEIR_CLOSE_PING_FAILED], 1);
+    mongo_mock_forget(me->mock);
+    lab_equal(mongo_lease(me), WEIR_OK);
+    return WEIR_OK;
+}
+
+static void be_pinged(unsigned members)
+{
+    struct mongo_scene me = { .server = { .members = members }, .body = rest_and_be_pinged };
+
+    me.opts.pool.max_size = 1;
+    me.opts.pool.keepalive_ms = 50;
+    me.opts.pool.reset_timeout_ms = 300;
+    mongo_scene_run(&me);
+}
+
+static void an_idle_client_is_pinged_and_one_that_is_silent_replaced(void **state)
+{
+    (void)state;
+    be_pinged(1);
+}
+
+static void so_is_one_of_a_replica_set(void **state)
+{
+    (void)state;
+    be_pinged(3);
+}
+
 /* ---- who we are -------------------------------------------------------------------- */
 
 static const struct mongo_mock_opts guarded = { .user = "weir", .password = PASSWORD,
@@ -237,6 +292,8 @@ static void a_resolver_that_hangs_is_left_in_time(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        LAB_TCP(an_idle_client_is_pinged_and_one_that_is_silent_replaced),
+        LAB_TCP(so_is_one_of_a_replica_set),
         LAB_TCP(a_wrong_password_is_refused_by_the_server),
         LAB_TCP(an_unknown_user_is_refused_by_the_server),
         LAB_TCP(a_users_name_that_is_too_long_is_refused_when_the_pool_is_made),

@@ -52,7 +52,8 @@ WEIR_BEGIN_DECLS
  *
  * A client has a socket to every member of its replica set. Each is paid for in the budget
  * (weir/budget.h), while max_size counts clients. It counts as open once a server that the URI's
- * readPreference allows has answered a ping: by default there must be a primary.
+ * readPreference allows has answered a ping: by default there must be a primary. .pool.keepalive_ms
+ * pings that server too; the client says hello to all others then, once in heartbeatFrequencyMS.
  */
 typedef struct weir_mongo_opts {
     const char *uri;           /* (none: must be given) */
