@@ -96,15 +96,31 @@ static unsigned usual_reserve(unsigned nofile)
     return reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
 }
 
+static unsigned nofile_now(void)
+{
+    struct rlimit rlimit = { 0 };
+    unsigned      most = UINT_MAX / 2;
+
+    getrlimit(RLIMIT_NOFILE, &rlimit);
+    return rlimit.rlim_cur < most ? (unsigned)rlimit.rlim_cur : most;
+}
+
+static weir_status raise_nofile(weir_error *err)
+{
+    struct rlimit rlimit;
+
+    if (getrlimit(RLIMIT_NOFILE, &rlimit) == 0 && rlimit.rlim_cur == rlimit.rlim_max)
+        return WEIR_OK;
+    rlimit.rlim_cur = rlimit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &rlimit) == 0)
+        return WEIR_OK;
+    return weir_error_set(err, WEIR_FAILED, "RLIMIT_NOFILE cannot be raised to its hard limit: %m");
+}
+
 /* Under the lock. */
 static unsigned work_out(unsigned reserve)
 {
-    struct rlimit rlimit = { 0 };
-    unsigned      nofile = UINT_MAX / 2;
-
-    getrlimit(RLIMIT_NOFILE, &rlimit);
-    if (rlimit.rlim_cur < nofile)
-        nofile = (unsigned)rlimit.rlim_cur;
+    unsigned nofile = nofile_now();
     unsigned taken = open_now() + (reserve ? reserve : usual_reserve(nofile));
     taken -= account.used < taken ? account.used : taken; /* ours are open too, and counted here */
     return nofile > taken ? nofile - taken : 0;
@@ -148,6 +164,8 @@ weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
 {
     weir_status status = WEIR_OK;
 
+    if (opts && opts->raise && raise_nofile(err) != WEIR_OK)
+        return WEIR_FAILED;
     pthread_mutex_lock(&account.lock);
     if (!account.pid)
         begin_account();

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { POOLS = 3 };
 
@@ -99,6 +100,32 @@ SCENE(a_budget_below_what_is_used_or_promised_is_refused, .max_size = 10)
     EXPECT_TEXT(err.message, "3 descriptors");
     EXPECT_INT(scene_budget().limit, SCENE_DESCRIPTORS);
     EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .limit = 4 }, &err), WEIR_OK);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* The soft limit is what a shell or service manager happened to give; the hard one is the law. */
+SCENE(the_soft_limit_is_raised_when_asked_for_and_only_then, .max_size = 1)
+{
+    struct rlimit before, now;
+    weir_error    err;
+
+    EXPECT_INT(getrlimit(RLIMIT_NOFILE, &before), 0);
+    now = (struct rlimit){ .rlim_cur = 150, .rlim_max = before.rlim_max };
+    EXPECT_INT(setrlimit(RLIMIT_NOFILE, &now), 0);
+    EXPECT_STATUS(weir_budget_set(NULL, &err), WEIR_OK);
+    EXPECT_INT(getrlimit(RLIMIT_NOFILE, &now), 0);
+    EXPECT_INT(now.rlim_cur, 150);
+    EXPECT(scene_budget().limit < 150);
+
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .raise = true, .reserve = 20 }, &err),
+                  WEIR_OK);
+    EXPECT_INT(getrlimit(RLIMIT_NOFILE, &now), 0);
+    EXPECT(now.rlim_cur == before.rlim_max);
+    EXPECT(scene_budget().limit > 150);
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .raise = true, .limit = 77 }, &err),
+                  WEIR_OK); /* there is nothing left to raise */
+    EXPECT_INT(scene_budget().limit, 77);
+    EXPECT_INT(setrlimit(RLIMIT_NOFILE, &before), 0);
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
@@ -662,6 +689,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_descriptor_is_paid_for_before_it_is_opened),
         cmocka_unit_test(a_budget_below_what_is_used_or_promised_is_refused),
+        cmocka_unit_test(the_soft_limit_is_raised_when_asked_for_and_only_then),
         cmocka_unit_test(floors_that_do_not_fit_are_refused_at_creation),
         cmocka_unit_test(a_floor_fits_where_others_have_grown_above_theirs),
         cmocka_unit_test(below_its_floor_a_pool_is_served_at_once_whoever_hogs_the_rest),

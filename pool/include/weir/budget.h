@@ -21,6 +21,9 @@ typedef struct weir_budget_opts {
     unsigned limit;   /* descriptors to share out (RLIMIT_NOFILE less what is open, less reserve) */
     unsigned reserve; /* kept back for name lookups, TLS files, logs (a tenth of RLIMIT_NOFILE,
                          at least 8, at most 64) */
+    bool     raise;   /* first raise the soft RLIMIT_NOFILE to the hard one, for the whole process
+                         and those it starts. Not where select(2) is used: it cannot tell of
+                         descriptors above 1,023 (off) */
 } weir_budget_opts;
 
 typedef struct weir_budget_stats {
@@ -39,7 +42,8 @@ typedef struct weir_budget_stats {
  * RLIMIT_NOFILE changed later, or descriptors opened elsewhere, are noticed only here.
  *
  * Yields:  no.  Context: any thread.
- * Returns: WEIR_OK; WEIR_USAGE where the limit does not cover what is in use or promised.
+ * Returns: WEIR_OK; WEIR_USAGE where the limit does not cover what is in use or promised;
+ *          WEIR_FAILED where the kernel would not raise RLIMIT_NOFILE. Nothing is changed then.
  */
 WEIR_API weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
     WEIR_MUST_CHECK;
