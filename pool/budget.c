@@ -289,8 +289,8 @@ static weir_status promise(struct budget_share *share, unsigned floor, weir_erro
     if (taken + floor > account.limit)
         return weir_error_set(err, WEIR_FULL,
                               "no descriptors left to promise this pool %u: %u of %u are taken "
-                              "or promised. Raise RLIMIT_NOFILE (then weir_budget_set()), or "
-                              "make fewer pools",
+                              "or promised. Raise RLIMIT_NOFILE (weir_budget_set() with .raise), "
+                              "or make fewer pools",
                               floor, taken, account.limit);
     account.promised += floor - share->floor;
     account.committed += larger(floor, share->used) - larger(share->floor, share->used);

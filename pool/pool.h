@@ -142,6 +142,7 @@ struct weir_pool {
     int64_t             retry_ns; /* no attempt before this */
     weir_error          last_failure;
     weir_error          why_paused; /* what callers are told meanwhile */
+    int64_t             reported_ns; /* when its state was logged last */
     weir_error          farewell;   /* what a server said last when it ended an idle connection */
     uint64_t            random;
     uint64_t            last_id;
@@ -255,6 +256,8 @@ void        governor_decline(bool *permit); /* ... unused, as if it had not been
 enum { OPENING = 220 };
 /* How many are being opened, and what those wait for. */
 void report_opening(const weir_pool *pool, char text[OPENING]);
+/* Somebody got none in time: the pool in a line for the log, once in a second. */
+void report_timeout(weir_pool *pool) WEIR_COLD;
 
 /* ---- stats.c -------------------------------------------------------------------------- */
 void histogram_add(weir_histogram *histogram, int64_t ns);

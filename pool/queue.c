@@ -316,6 +316,7 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
     } else {
         pool->stats.timeouts++;
         status = explain(pool, WEIR_TIMEOUT, me->since_ns, err);
+        report_timeout(pool);
     }
     return refuse(pool, status, err, me->since_ns);
 }

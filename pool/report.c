@@ -6,6 +6,8 @@
  */
 #include "pool.h"
 
+#include "log.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -79,6 +81,17 @@ int weir_pool_summary(const weir_pool *pool, char *buf, size_t size)
                     pool->opts.max_size, pool->count[CONN_IN_USE], pool->count[CONN_IDLE], opening,
                     pool->count[CONN_RESETTING], pool->count[CONN_CLOSING], pool->waiting,
                     failing ? "; last failure: " : "", failing ? pool->last_failure.message : "");
+}
+
+void report_timeout(weir_pool *pool)
+{
+    char line[PIECE];
+
+    if (pool->stats.timeouts > 1 && hot_now() - pool->reported_ns < 1000000000)
+        return;
+    pool->reported_ns = hot_now();
+    weir_pool_summary(pool, line, sizeof line);
+    LOG(WEIR_LOG_INFO, "a caller gave up: %s", line);
 }
 
 static void dump_conn(const struct out *out, const struct conn *conn)

@@ -109,9 +109,21 @@ static void hear(weir_log_level level, const char *line, void *arg)
     logged.text[logged.used] = '\0';
 }
 
-bool scene_logged(const char *text)
+unsigned scene_logged(const char *text)
 {
-    return strstr(logged.text, text) != NULL;
+    unsigned    count = 0;
+    const char *at = logged.text;
+
+    while ((at = strstr(at, text)) != NULL) {
+        at++;
+        count++;
+    }
+    return count;
+}
+
+void scene_log_from(weir_log_level level)
+{
+    weir_log_set(hear, NULL, level);
 }
 
 /* ---- callers -------------------------------------------------------------------------- */

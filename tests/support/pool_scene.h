@@ -11,6 +11,8 @@
 #include "fake_driver.h"
 #include "world.h"
 
+#include <weir/log.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -94,8 +96,9 @@ unsigned        scene_closed(const weir_pool *pool, weir_close_reason reason);
 weir_budget_stats scene_budget(void);
 void              scene_set_budget(unsigned descriptors);
 
-/* What weir logged since the scene began: does a line contain it? */
-bool scene_logged(const char *text);
+/* What weir logged since the scene began: how often does it contain this? From WARN on, or: */
+unsigned scene_logged(const char *text);
+void     scene_log_from(weir_log_level level);
 
 /* ---- what is expected ---------------------------------------------------------------- */
 

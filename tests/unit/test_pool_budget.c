@@ -129,6 +129,45 @@ SCENE(the_soft_limit_is_raised_when_asked_for_and_only_then, .max_size = 1)
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
+/* What a caller reads who got no connection for want of descriptors: ours, and the kernel's. */
+SCENE(a_timeout_says_how_the_account_stands, .name = "orders", .max_size = 10, .max_connecting = 3)
+{
+    scene_set_budget(4);
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1000 });
+    world_settle();
+    struct caller *caller = scene_call(stage, (struct caller){ .patience_ms = 100 });
+    scene_wait(stage, 5000);
+    EXPECT_STATUS(caller->status, WEIR_TIMEOUT);
+    EXPECT_TEXT(caller->err.message, "4 of 10 in use by ");
+    EXPECT_TEXT(caller->err.message, "0 connecting, 1 short of descriptors (4 of 4 taken)");
+    scene_set_budget(SCENE_DESCRIPTORS);
+
+    stage->fake.open = (struct fake_step){ WEIR_BUSY, 0, false, "Too many open files", 24 };
+    for (int i = 0; i < 5; i++)
+        caller = scene_call(stage, (struct caller){ .patience_ms = 250, .hold_ms = 1000 });
+    scene_wait(stage, 5000);
+    EXPECT_STATUS(caller->status, WEIR_TIMEOUT);
+    EXPECT_TEXT(caller->err.message, "0 connecting, 1 short of descriptors (5 of 1000 taken; the "
+                                     "kernel has none)");
+    stage->fake.open = (struct fake_step){ 0 };
+}
+
+SCENE(the_log_has_the_pools_state_once_a_second_when_callers_give_up, .name = "orders",
+      .max_size = 1)
+{
+    scene_log_from(WEIR_LOG_INFO);
+    scene_call(stage, (struct caller){ .hold_ms = 3000 });
+    world_settle();
+    for (int i = 0; i < 20; i++) {
+        scene_call(stage, (struct caller){ .patience_ms = 50 });
+        world_advance_ms(100);
+    }
+    scene_wait(stage, 5000);
+    EXPECT_INT(scene_stats(stage->pool).timeouts, 20);
+    EXPECT_INT(scene_logged("a caller gave up: pool orders: ready, 1 of 1: 1 in use, 0 idle"), 2);
+}
+
 SCENE(floors_that_do_not_fit_are_refused_at_creation, .max_size = 10)
 {
     weir_pool *pool = (weir_pool *)1;
@@ -690,6 +729,8 @@ int main(void)
         cmocka_unit_test(every_descriptor_is_paid_for_before_it_is_opened),
         cmocka_unit_test(a_budget_below_what_is_used_or_promised_is_refused),
         cmocka_unit_test(the_soft_limit_is_raised_when_asked_for_and_only_then),
+        cmocka_unit_test(a_timeout_says_how_the_account_stands),
+        cmocka_unit_test(the_log_has_the_pools_state_once_a_second_when_callers_give_up),
         cmocka_unit_test(floors_that_do_not_fit_are_refused_at_creation),
         cmocka_unit_test(a_floor_fits_where_others_have_grown_above_theirs),
         cmocka_unit_test(below_its_floor_a_pool_is_served_at_once_whoever_hogs_the_rest),

@@ -369,7 +369,8 @@ WEIR_API void weir_pool_metrics(const weir_pool *pool, weir_write_fn write, void
  */
 WEIR_API void weir_pool_dump(const weir_pool *pool, weir_write_fn write, void *arg);
 
-/** The pool in one line for a log, without a newline; returns as snprintf(3). */
+/** The pool in one line for a log, without a newline; returns as snprintf(3). The pool logs it
+    itself (INFO) when a caller gives up, once in a second at most. */
 WEIR_API int weir_pool_summary(const weir_pool *pool, char *buf, size_t size);
 
 /* ---- events ------------------------------------------------------------------------- */
