@@ -157,7 +157,7 @@ struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
 void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
 void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
-void         conn_ping(struct conn *conn);  /* an idle one: have its keeper ask for a sign of life */
+void         conn_ping(struct conn *conn);  /* an idle one: have its keeper ask for life */
 unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
 unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
 

@@ -146,8 +146,8 @@ weir_status mo_open(weir_conn *base, const void *arg, weir_deadline deadline, we
 /* ---- a sign of life ----------------------------------------------------------------- */
 
 /*
- * By the member that reads go to. The others of a set are watched for their end, as ever; and once in
- * heartbeatFrequencyMS the library says hello to all of them before a command, which this is one of.
+ * By the member that reads go to. The others of a set are watched for their end, as ever; and once
+ * in heartbeatFrequencyMS the library says hello to all of them before a command such as this.
  */
 weir_status mo_ping(weir_conn *base, weir_deadline deadline, weir_error *err)
 {

@@ -31,8 +31,9 @@ static bool was_idle_too_long(const MYSQL *my, unsigned code)
 /* Errors that the server sends as its last words. */
 static bool is_last_word(const MYSQL *my, unsigned code)
 {
-    return was_idle_too_long(my, code) || code == ER_SERVER_SHUTDOWN || code == ER_CONNECTION_KILLED ||
-           code == ER_NORMAL_SHUTDOWN || code == ER_NEW_ABORTING_CONNECTION;
+    return code == ER_SERVER_SHUTDOWN || code == ER_CONNECTION_KILLED ||
+           code == ER_NORMAL_SHUTDOWN || code == ER_NEW_ABORTING_CONNECTION ||
+           was_idle_too_long(my, code);
 }
 
 bool my_was_last_word(const struct my_conn *conn)

@@ -70,7 +70,7 @@ struct my_conn {
     size_t        burst;      /* bytes moved since we last gave way */
     weir_deadline limit;      /* of what the pool asked for: open, reset, close */
     int64_t       silence_ns; /* longest wait inside a call */
-    int64_t       rest_ns;    /* silence of ours that the server bears, and no more; 0: nobody knows */
+    int64_t       rest_ns;    /* silence of ours that the server bears; 0: nobody knows */
     struct my_cut cut;
     struct my_conn *next;     /* on this thread, that dial or are held plainly: see io.c */
 

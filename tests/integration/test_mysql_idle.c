@@ -536,7 +536,8 @@ static void what_makes_no_sense_is_no_last_word(void **state)
 
 int main(int argc, char **argv)
 {
-#define IMPATIENT(test, way) { #test " (" #way ")", test, lab_setup, be_patient, (void *)&lab_##way }
+#define IMPATIENT(test, way) \
+    { #test " (" #way ")", test, lab_setup, be_patient, (void *)&lab_##way }
     const struct CMUnitTest tests[] = {
         IMPATIENT(idle_connections_end_before_their_server_ends_them, unix),
         IMPATIENT(idle_connections_end_before_their_server_ends_them, tls),

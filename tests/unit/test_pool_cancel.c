@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <weir/governor.h>
 
 enum { CAST = 8, TIMES = 512, SPARSE = 3 };
 
@@ -29,6 +30,7 @@ struct scenario {
     struct caller  cast[CAST];
     unsigned       callers;
     bool           refuses; /* others may be told that the server refused */
+    weir_governor_opts governor; /* (none) */
 };
 
 #define DESCRIPTORLESS { WEIR_BUSY, 0, false, "EMFILE", 24 }
@@ -36,62 +38,84 @@ struct scenario {
 
 static const struct scenario scenarios[] = {
     { "connect", { .max_size = 1 }, 0, { .open = { .ms = 10 } },
-      { { .hold_ms = 1 }, { .hold_ms = 1 }, { 0 } }, 3, false },
+      { { .hold_ms = 1 }, { .hold_ms = 1 }, { 0 } }, 3, false, { 0 } },
     { "two connects", { .max_size = 2, .max_connecting = 1 }, 0, { .open = { .ms = 10 } },
-      { { .hold_ms = 30 }, { .hold_ms = 1 }, { 0 } }, 3, false },
+      { { .hold_ms = 30 }, { .hold_ms = 1 }, { 0 } }, 3, false, { 0 } },
     { "connect in no time", { .max_size = 1 }, 0, { .sockets = 1 },
-      { { .hold_ms = 1 }, { 0 }, { 0 } }, 3, false },
+      { { .hold_ms = 1 }, { 0 }, { 0 } }, 3, false, { 0 } },
     { "refused", { .max_size = 2 }, 0,
       { .script = { REFUSED(5), REFUSED(7), REFUSED(0) }, .scripted = 3 },
-      { { .hold_ms = 1 }, { .hold_ms = 1 }, { 0 } }, 3, true },
+      { { .hold_ms = 1 }, { .hold_ms = 1 }, { 0 } }, 3, true, { 0 } },
     { "stalled connect", { .max_size = 1, .connect_timeout_ms = 20 }, 0,
       { .script = { { .ms = FAKE_FOREVER } }, .scripted = 1 },
-      { { .hold_ms = 1 }, { .hold_ms = 1 } }, 2, true },
+      { { .hold_ms = 1 }, { .hold_ms = 1 } }, 2, true, { 0 } },
     { "queue", { .max_size = 1 }, 0, { .sockets = 1 },
-      { { .hold_ms = 20 }, { .hold_ms = 20 }, { .hold_ms = 20 }, { 0 } }, 4, false },
+      { { .hold_ms = 20 }, { .hold_ms = 20 }, { .hold_ms = 20 }, { 0 } }, 4, false, { 0 } },
     { "query", { .max_size = 1 }, 0, { .open = { .ms = 5 } },
       { { .hold_ms = 20, .queries = true }, { .hold_ms = 20, .queries = true }, { 0 } }, 3,
-      false },
+      false, { 0 } },
     { "reset", { .max_size = 1 }, 0, { .reset = { .ms = 10 } },
       { { .hold_ms = 5, .leaves = WEIR_DIRTY }, { .hold_ms = 5, .leaves = WEIR_DIRTY }, { 0 } }, 3,
-      false },
+      false, { 0 } },
     { "reset fails", { .max_size = 2 }, 0, { .reset = { .ms = 10, .status = WEIR_SERVER } },
-      { { .hold_ms = 5, .leaves = WEIR_DIRTY }, { .leaves = WEIR_DIRTY }, { 0 } }, 3, false },
+      { { .hold_ms = 5, .leaves = WEIR_DIRTY }, { .leaves = WEIR_DIRTY }, { 0 } }, 3, false,
+      { 0 } },
     { "reset stalls", { .max_size = 1, .reset_timeout_ms = 15 }, 0,
       { .reset = { .ms = FAKE_FOREVER } },
-      { { .leaves = WEIR_DIRTY }, { .hold_ms = 1 } }, 2, false },
+      { { .leaves = WEIR_DIRTY }, { .hold_ms = 1 } }, 2, false, { 0 } },
     { "close", { .max_size = 1, .close_timeout_ms = 30 }, 0,
       { .open = { .ms = 3 }, .close = { .ms = 10 } },
       { { .hold_ms = 5, .parting = HAVE_CLOSED }, { .parting = HAVE_CLOSED }, { .hold_ms = 1 } },
-      3, false },
+      3, false, { 0 } },
     { "close stalls", { .max_size = 1, .close_timeout_ms = 30 }, 0,
       { .close = { .ms = FAKE_FOREVER } },
       { { .hold_ms = 5, .parting = HAVE_CLOSED }, { .hold_ms = 5, .leaves = WEIR_BROKEN }, { 0 } },
-      3, false },
+      3, false, { 0 } },
     { "forget", { .max_size = 2 }, 0, { .close = { .ms = 5 } },
       { { .hold_ms = 5, .parting = FORGET },
         { .hold_ms = 7, .parting = FORGET },
-        { .hold_ms = 1 } }, 3, false },
+        { .hold_ms = 1 } }, 3, false, { 0 } },
     { "recycle", { .max_size = 1, .on_exit = WEIR_ON_EXIT_RECYCLE }, 0, { .reset = { .ms = 5 } },
       { { .hold_ms = 5, .parting = FORGET, .leaves = WEIR_DIRTY }, { .parting = FORGET }, { 0 } },
-      3, false },
+      3, false, { 0 } },
     { "few descriptors", { .max_size = 3 }, 2, { .close = { .ms = 5 } },
       { { .hold_ms = 10, .parting = HAVE_CLOSED }, { .hold_ms = 10 }, { .hold_ms = 10 } }, 3,
-      false },
+      false, { 0 } },
     { "no descriptors", { .max_size = 1 }, 0,
       { .script = { DESCRIPTORLESS, DESCRIPTORLESS }, .scripted = 2 },
-      { { .hold_ms = 1 }, { 0 } }, 2, false },
+      { { .hold_ms = 1 }, { 0 } }, 2, false, { 0 } },
     { "min_idle", { .max_size = 3, .min_idle = 2, .idle_timeout_ms = 10 }, 0,
       { .open = { .ms = 4 } },
-      { { .hold_ms = 15 }, { .hold_ms = 5, .leaves = WEIR_GONE }, { .hold_ms = 5 } }, 3, false },
+      { { .hold_ms = 15 }, { .hold_ms = 5, .leaves = WEIR_GONE }, { .hold_ms = 5 } }, 3, false,
+      { 0 } },
     { "old age", { .max_size = 1, .max_age_ms = 10 }, 0,
       { .open = { .ms = 1 }, .close = { .ms = 2 } },
-      { { .hold_ms = 20 }, { .hold_ms = 20 }, { 0 } }, 3, false },
+      { { .hold_ms = 20 }, { .hold_ms = 20 }, { 0 } }, 3, false, { 0 } },
+    { "pings", { .max_size = 2, .keepalive_ms = 5, .idle_timeout_ms = 40 }, 0,
+      { .ping = { .ms = 3 } },
+      { { .hold_ms = 20 }, { .hold_ms = 30 }, { .hold_ms = 15 }, { .hold_ms = 1 } }, 4,
+      false, { 0 } },
+    { "ping stalls", { .max_size = 2, .keepalive_ms = 5, .idle_timeout_ms = 40,
+                       .reset_timeout_ms = 4 }, 0,
+      { .ping = { .ms = FAKE_FOREVER }, .close = { .ms = 2 } },
+      { { .hold_ms = 10 }, { .hold_ms = 30 }, { .hold_ms = 25 } }, 3, false, { 0 } },
+    { "impatient server", { .max_size = 2, .min_idle = 1 }, 0,
+      { .rest_ms = 8, .open = { .ms = 1 }, .close = { .ms = 2 } },
+      { { .hold_ms = 5 }, { .hold_ms = 20 }, { .hold_ms = 7 } }, 3, false, { 0 } },
+    { "governed", { .max_size = 3, .max_connecting = 3 }, 0,
+      { .open = { .ms = 5 }, .close = { .ms = 2 } },
+      { { .hold_ms = 10, .parting = HAVE_CLOSED }, { .hold_ms = 3, .parting = HAVE_CLOSED },
+        { .parting = HAVE_CLOSED }, { .hold_ms = 1 } }, 4, false,
+      { .max_connecting = 1, .per_second = 200 } },
+    { "governed without descriptors", { .max_size = 2 }, 2,
+      { .script = { DESCRIPTORLESS, { .ms = 4 }, DESCRIPTORLESS }, .scripted = 3 },
+      { { .hold_ms = 10, .parting = HAVE_CLOSED }, { .hold_ms = 3 }, { 0 } }, 3, false,
+      { .max_connecting = 1 } },
     { "crowd", { .max_size = 2, .max_connecting = 1 }, 0,
       { .open = { .ms = 5 }, .reset = { .ms = 3 }, .close = { .ms = 4 } },
       { { .hold_ms = 10 }, { .hold_ms = 3, .leaves = WEIR_DIRTY }, { .parting = HAVE_CLOSED },
         { .hold_ms = 4, .queries = true }, { .parting = FORGET }, { .leaves = WEIR_BROKEN },
-        { .hold_ms = 2 }, { 0 } }, 8, false },
+        { .hold_ms = 2 }, { 0 } }, 8, false, { 0 } },
 };
 
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -266,6 +290,8 @@ static bool all_have_gone(void)
 static void serve_a_late_comer(struct scene *stage)
 {
     stage->fake.open = stage->fake.reset = stage->fake.close = (struct fake_step){ 0 };
+    stage->fake.ping = (struct fake_step){ 0 };
+    stage->fake.rest_ms = 0;
     stage->fake.scripted = 0;
     world_advance_ms(11000); /* longer than any pause after failures */
     struct caller *late = scene_call(stage, (struct caller){ .patience_ms = 1000 });
@@ -277,6 +303,7 @@ static void act(struct scene *stage)
 {
     const struct scenario *scenario = play.scenario;
 
+    EXPECT_STATUS(weir_governor_set(&scenario->governor, NULL), WEIR_OK);
     if (scenario->budget)
         scene_set_budget(scenario->budget);
     EXPECT_STATUS(weir_alarm_reserve(1), WEIR_OK);
@@ -316,6 +343,8 @@ static void act_on(struct scene *stage)
     /* The pool was made on a server that had no commands yet: min_idle opens at once there. */
     stage->fake.open = server->open;
     stage->fake.reset = server->reset;
+    stage->fake.ping = server->ping;
+    stage->fake.rest_ms = server->rest_ms;
     stage->fake.close = server->close;
     memcpy(stage->fake.script, server->script, sizeof server->script);
     stage->fake.scripted = server->scripted;
@@ -330,6 +359,12 @@ static void play_once(void)
              play.scenario->name, play.victim, (long long)play.limit_ns, blows[play.blow],
              play.at_step, moments[play.moment]);
     scene_play(name, act_on, &play.scenario->opts);
+
+    weir_governor_stats governor;
+    weir_governor_read(&governor);
+    if (governor.connecting || governor.waiting)
+        fail_msg("%s: %u still have leave to connect, %u wait for it", name, governor.connecting,
+                 governor.waiting);
 }
 
 /* ---- all plays --------------------------------------------------------------------------- */

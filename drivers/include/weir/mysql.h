@@ -51,8 +51,8 @@ typedef enum weir_tls {
  *     where it comes after a ';' (.multi_statements), or after a comment.
  * Where these are used, put right what you did, or choose WEIR_RESET_FULL.
  *
- * wait_timeout, the server's own, is asked for when a connection is opened and reset (in one go with
- * other statements, or else for one round trip). A connection that has said nothing for that long,
+ * wait_timeout, the server's own, is asked for when a connection is opened and reset (in one go
+ * with other statements, or else for one round trip). A connection that has said nothing for that long,
  * less a tenth (0.25 s at least, 5 s at most), is not lent any more, and closed, or pinged with
  * .pool.keepalive_ms (COM_PING). After the words of MySQL 8.0.24 and later ("disconnected by the
  * server because of inactivity", 4031) in place of an answer the outcome is NOT_SENT. Where a user

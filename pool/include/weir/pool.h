@@ -53,8 +53,7 @@ typedef enum weir_reset {
  * earlier, and the driver knows when (MySQL: wait_timeout), the pool closes them before that, with
  * the reason WEIR_CLOSE_IDLE, min_idle or not. With keepalive_ms it pings instead, each connection
  * once in keepalive_ms (less up to a tenth, so that they do not all do it at once) or when its
- * server would end it; max_connecting of them at a time. A ping is no use: who is pinged grows
- * idle as before. One without an answer within reset_timeout_ms is closed
+ * server would end it; max_connecting of them at a time. A ping does not count as use. One without an answer within reset_timeout_ms is closed
  * (WEIR_CLOSE_PING_FAILED): that is what finds peers that a firewall has forgotten.
  *
  * Overload. A queue that is long for a moment is a burst, and is worked off; one in which everybody
@@ -63,14 +62,14 @@ typedef enum weir_reset {
  * than the target (the sojourn time of CoDel, RFC 8289). From then on nobody waits longer than the
  * target: the oldest, who has, gets WEIR_FULL ("shed: ..."), outcome NOT_SENT. It ends when the
  * queue is empty, or somebody is served who waited less than half the target. The order stays first
- * come, first served. While connections are being opened there is no judging: callers wait for
- * those. A target is well below what callers allow for the whole request (for a request of 1.5 s with a query
- * of 1 s, 100 ms); an interval is as long as a burst may take to be worked off.
+ * come, first served. While less than half of max_size is open, and more is being opened, there is no
+ * judging: callers wait for that. A target is well below what callers allow for the whole request (for a request of 1.5 s
+ * with a query of 1 s, 100 ms); an interval is as long as a burst may take to be worked off.
  *
  * refuse_hopeless: a caller who would have to queue gets WEIR_FULL at once where his turn is not
  * to be expected before his deadline. Expected are, for a pool that is at its max_size and opens
- * nothing, (callers before him + 1) * (how long leases took lately) / (connections in use). It is an
- * estimate (the mean over some ten leases), and wrong where leases differ much; so it is off.
+ * nothing, (callers before him + 1) * (how long leases took lately) / (connections in use). It is
+ * an estimate (the mean over some ten leases), and wrong where leases differ much; so it is off.
  */
 typedef struct weir_pool_opts {
     const char  *name;               /* for messages and numbers; copied (the driver's name) */
@@ -82,14 +81,14 @@ typedef struct weir_pool_opts {
     int64_t      acquire_timeout_ms; /* longest wait for a connection (30 s) */
     int64_t      connect_timeout_ms; /* longest attempt to open one, lookup to login (10 s) */
     int64_t      query_timeout_ms;   /* longest silence of the server inside a call (5 min) */
-    int64_t      reset_timeout_ms;   /* longest reset; then the connection is closed (5 s) */
+    int64_t      reset_timeout_ms;   /* longest reset or ping; then it is closed (5 s) */
     int64_t      close_timeout_ms;   /* longest polite goodbye; then it is cut (1 s) */
     int64_t      idle_timeout_ms;    /* one unused for longer is closed, above min_idle (10 min) */
     int64_t      max_age_ms;         /* an older one is not lent again (30 min, each +-10 %) */
-    int64_t      keepalive_ms;       /* one idle for so long is pinged (off): see below */
-    int64_t      shed_target_ms;     /* under overload nobody waits longer (off): see below */
+    int64_t      keepalive_ms;       /* one idle for so long is pinged (off): see above */
+    int64_t      shed_target_ms;     /* under overload nobody waits longer (off): see above */
     int64_t      shed_interval_ms;   /* that long above the target is overload (100 ms) */
-    bool         refuse_hopeless;    /* refuse who would time out in the queue: see below */
+    bool         refuse_hopeless;    /* refuse who would time out in the queue: see above */
     weir_on_exit on_exit;
     weir_reset   reset;
     weir_permits *permits;           /* shared with other processes: a connection has one from
@@ -113,9 +112,9 @@ typedef struct weir_pool_opts {
  * Context: a coroutine on the pool's thread.
  * Owner:   *out is yours until weir_release() or weir_lease_close(); NULL on failure.
  * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already, or
- *          shed: see weir_pool_opts), WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a coroutine that waits for
- *          this pool, and there can be no more of them), WEIR_USAGE, or WEIR_CONNECT with the
- *          server's own words in *err, or those that the pool is paused (weir_pool_pause()).
+ *          shed: see weir_pool_opts), WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a
+ *          coroutine that waits for this pool, and there can be no more of them), WEIR_USAGE, or
+ *          WEIR_CONNECT with the server's own words in *err, or those that the pool is paused (weir_pool_pause()).
  *          While no connection lives and the last attempt failed, WEIR_CONNECT comes at once,
  *          until the pool tries again: after 0.1 s at first, after 2 s at most.
  */
@@ -282,7 +281,7 @@ typedef enum weir_close_reason {
     WEIR_CLOSE_BROKEN,        /* given back in mid-reply, or cut by a cancel or a deadline */
     WEIR_CLOSE_LOST,          /* the server or the network ended it */
     WEIR_CLOSE_RESET_FAILED,  /* could not be put right in time */
-    WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms, or nearly as long as its server allows */
+    WEIR_CLOSE_IDLE,          /* unused for idle_timeout_ms, or nearly what its server allows */
     WEIR_CLOSE_AGE,           /* older than max_age_ms */
     WEIR_CLOSE_EVICTED,       /* its descriptors, or its permit, were needed elsewhere */
     WEIR_CLOSE_POOL,          /* the pool was closed */
