@@ -53,8 +53,9 @@ typedef enum weir_reset {
  * earlier, and the driver knows when (MySQL: wait_timeout), the pool closes them before that, with
  * the reason WEIR_CLOSE_IDLE, min_idle or not. With keepalive_ms it pings instead, each connection
  * once in keepalive_ms (less up to a tenth, so that they do not all do it at once) or when its
- * server would end it; max_connecting of them at a time. A ping does not count as use. One without an answer within reset_timeout_ms is closed
- * (WEIR_CLOSE_PING_FAILED): that is what finds peers that a firewall has forgotten.
+ * server would end it; max_connecting of them at a time. A ping does not count as use. One without
+ * an answer within reset_timeout_ms is closed (WEIR_CLOSE_PING_FAILED): that is what finds peers
+ * that a firewall has forgotten.
  *
  * Overload. A queue that is long for a moment is a burst, and is worked off; one in which everybody
  * waits long is overload, and makes each request late without serving one more. With shed_target_ms
@@ -62,9 +63,10 @@ typedef enum weir_reset {
  * than the target (the sojourn time of CoDel, RFC 8289). From then on nobody waits longer than the
  * target: the oldest, who has, gets WEIR_FULL ("shed: ..."), outcome NOT_SENT. It ends when the
  * queue is empty, or somebody is served who waited less than half the target. The order stays first
- * come, first served. While less than half of max_size is open, and more is being opened, there is no
- * judging: callers wait for that. A target is well below what callers allow for the whole request (for a request of 1.5 s
- * with a query of 1 s, 100 ms); an interval is as long as a burst may take to be worked off.
+ * come, first served. While less than half of max_size is open, and more is being opened, there is
+ * no judging: callers wait for that. A target is well below what callers allow for the whole request
+ * (of 1.5 s with a query of 1 s: 100 ms); an interval is as long as a burst may take to be worked
+ * off.
  *
  * refuse_hopeless: a caller who would have to queue gets WEIR_FULL at once where his turn is not
  * to be expected before his deadline. Expected are, for a pool that is at its max_size and opens
