@@ -138,6 +138,7 @@ struct weir_pool {
     bool                overloaded;
     int64_t             calm_ns; /* when the queue last was as it should be */
     int64_t             hold_ns; /* what leases took lately: for refuse_hopeless */
+    int64_t             idle_ns; /* idle_timeout_ms; NEVER_NS at most */
     unsigned            failures_in_row;
     int64_t             retry_ns; /* no attempt before this */
     weir_error          last_failure;
@@ -292,11 +293,8 @@ static inline double pool_random(weir_pool *pool)
     return (double)(pool->random >> 11) / 9007199254740992.0;
 }
 
-/* Its server will not end it in the very next moment, as far as the driver knows. */
-static inline bool conn_may_rest(const struct conn *conn)
-{
-    return conn->driver_side->quiet_until_ns > hot_now();
-}
+/* 146 years: two of them can be added. */
+#define NEVER_NS (INT64_MAX / 2)
 
 /* `ms` from now, by the turn's clock; INT64_MAX stays so. */
 static inline int64_t ns_after(int64_t now_ns, int64_t ms)

@@ -50,7 +50,7 @@ WEIR_COLD static bool turned_away(struct conn *conn)
         conn_close(conn, WEIR_CLOSE_STALE, WEIR_POLITE);
     else if (conn->expires_ns <= hot_now())
         conn_close(conn, WEIR_CLOSE_AGE, WEIR_POLITE);
-    else if (!conn_may_rest(conn)) /* nor be lent: it could end in mid-statement */
+    else if (conn->driver_side->quiet_until_ns <= hot_now()) /* it may end in mid-statement */
         conn_close(conn, WEIR_CLOSE_IDLE, WEIR_POLITE);
     else if (pool_total(pool) > pool->opts.max_size)
         conn_close(conn, WEIR_CLOSE_RESIZED, WEIR_POLITE);
@@ -59,9 +59,12 @@ WEIR_COLD static bool turned_away(struct conn *conn)
     return true;
 }
 
-static bool usable(struct conn *conn)
+/* Asked when a connection is given back, and when it is lent: for a look at three numbers. */
+static inline bool usable(struct conn *conn)
 {
-    if (conn->pool->choosy || conn->expires_ns <= hot_now() || !conn_may_rest(conn))
+    int64_t now = hot_now();
+
+    if (conn->pool->choosy || conn->expires_ns <= now || conn->driver_side->quiet_until_ns <= now)
         return !turned_away(conn);
     return true;
 }

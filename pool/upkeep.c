@@ -44,7 +44,7 @@ static int64_t end_at(const weir_pool *pool, const struct conn *conn, bool spare
     int64_t end = conn->expires_ns;
 
     if (spare)
-        end = earlier(end, ns_after(conn->unused_ns, pool->opts.idle_timeout_ms));
+        end = earlier(end, conn->unused_ns + pool->idle_ns);
     return keeps_alive(pool) ? end : earlier(end, conn->driver_side->quiet_until_ns);
 }
 
@@ -97,14 +97,14 @@ static void sweep(weir_alarm *alarm)
     }
     if (looked > SHORT_LOOK && next < now + looked * PAUSE_NS)
         next = now + looked * PAUSE_NS;
-    if (next != INT64_MAX)
+    if (next < NEVER_NS)
         weir_alarm_set(&pool->sweep, next, sweep);
     dial_if_wanted(pool);
 }
 
 static void expect(weir_pool *pool, int64_t at_ns)
 {
-    if (at_ns != INT64_MAX && (!pool->sweep.slot || pool->sweep.at_ns > at_ns))
+    if (at_ns < NEVER_NS && (!pool->sweep.slot || pool->sweep.at_ns > at_ns))
         weir_alarm_set(&pool->sweep, at_ns, sweep);
 }
 
@@ -136,7 +136,12 @@ void upkeep_rests(struct conn *conn)
         back_into_place(conn);
     else
         conn->unused_ns = conn->since_ns;
-    expect(pool, earlier(end_at(pool, conn, true), ping_at(pool, conn)));
+    /* The earliest of all that may be due: on the way of each lease that ends, nobody asks which. */
+    int64_t due = earlier(earlier(conn->unused_ns + pool->idle_ns, conn->expires_ns),
+                          conn->driver_side->quiet_until_ns);
+    if (keeps_alive(pool))
+        due = earlier(due, ping_at(pool, conn));
+    expect(pool, due);
 }
 
 bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns)
