@@ -163,8 +163,10 @@ static weir_status wait_for_kernel(struct conn *conn)
     governor_leave(&conn->governed);
     pool->parked++;
     weir_status status = budget_wait_for_kernel();
+    if (status == WEIR_OK)
+        status = governor_enter(&pool->line, &conn->governed);
     pool->parked--;
-    return status == WEIR_OK ? governor_enter(&pool->line, &conn->governed) : status;
+    return status;
 }
 
 /* The kernel's want of descriptors is nobody's failure: we wait for one, while we are needed. */

@@ -225,6 +225,32 @@ SCENE(a_connect_that_the_kernel_has_no_descriptor_for_lets_others_go_first, .max
     end_of_government();
 }
 
+SCENE(it_waits_for_leave_anew_when_the_kernel_has_one, .max_size = 1)
+{
+    weir_pool *pools[POOLS];
+    char       line[512];
+
+    govern((weir_governor_opts){ .max_connecting = 1 });
+    for (int i = 0; i < POOLS; i++)
+        pools[i] = another(i, (weir_pool_opts){ .max_size = 2 });
+    fakes[0].open = (struct fake_step){ WEIR_BUSY, 0, false, "Too many open files", 24 };
+    fakes[1].open.ms = 500;
+    call_many(stage, pools[0], 1, 10);
+    world_advance_ms(10);
+    call_many(stage, pools[1], 1, 10);
+    weir_pool_summary(pools[0], line, sizeof line);
+    EXPECT_TEXT(line, "0 connecting, 1 short of descriptors (1 of 1000 taken; the kernel has none)");
+    world_advance_ms(200);
+    EXPECT_INT(fakes[0].attempts, 1);
+    weir_pool_summary(pools[0], line, sizeof line);
+    EXPECT_TEXT(line, "0 connecting, 0 short of descriptors, 1 held back by the governor");
+    fakes[0].open = (struct fake_step){ 0 };
+    scene_wait(stage, 5000);
+    EXPECT_INT(fakes[0].attempts, 2);
+    free_all(pools);
+    end_of_government();
+}
+
 SCENE(lifting_the_limit_lets_all_go, .max_size = 10, .max_connecting = 10)
 {
     govern((weir_governor_opts){ .per_second = 1 });
@@ -425,6 +451,7 @@ int main(void)
         cmocka_unit_test(a_connect_that_fails_gives_its_leave_back),
         cmocka_unit_test(a_pool_closed_while_it_is_held_back_leaves_nobody_in_the_line),
         cmocka_unit_test(a_connect_that_the_kernel_has_no_descriptor_for_lets_others_go_first),
+        cmocka_unit_test(it_waits_for_leave_anew_when_the_kernel_has_one),
         cmocka_unit_test(lifting_the_limit_lets_all_go),
         cmocka_unit_test(a_tighter_limit_holds_from_now_on),
         cmocka_unit_test(demand_that_vanished_takes_no_turn_from_others),
