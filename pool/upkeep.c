@@ -67,7 +67,6 @@ static bool may_ping(const weir_pool *pool)
 }
 
 /* From the one unused longest. What min_idle and min_size keep open still ends of age. */
-/* From the one unused longest. */
 static void sweep(weir_alarm *alarm)
 {
     weir_pool   *pool = LIST_OF(alarm, weir_pool, sweep);
