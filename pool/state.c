@@ -189,8 +189,10 @@ static void set_ceiling(weir_pool *pool)
 
 void pool_ceiling_lower(weir_pool *pool)
 {
-    if (pool->ceiling > pool->opts.max_size)
-        set_ceiling(pool);
+    if (pool->ceiling <= pool->opts.max_size)
+        return;
+    set_ceiling(pool);
+    queue_check_stuck(pool); /* those left may all be held by who waits for one more */
 }
 
 weir_status weir_pool_resize(weir_pool *pool, unsigned max_size, weir_error *err)

@@ -292,6 +292,22 @@ SCENE(a_pool_made_so_small_that_its_holders_are_stuck_tells_one_of_them, .max_si
     EXPECT_INT(stats_of(stage).refused, 1);
 }
 
+/* He and another hold two of what shall be one; the other's goes, and then all there is is his. */
+SCENE(a_pool_that_shrinks_later_to_its_stuck_holders_tells_one_too, .max_size = 2)
+{
+    struct nester nester = { .pool = stage->pool };
+
+    scene_call(stage, (struct caller){ .hold_ms = 100 });
+    scene_spawn(stage, take_two, &nester);
+    world_advance_ms(20);
+    EXPECT_STATUS(weir_pool_resize(stage->pool, 1, NULL), WEIR_OK);
+    world_settle();
+    EXPECT_INT(stats_of(stage).refused, 0);
+    scene_wait(stage, 1000);
+    EXPECT_STATUS(nester.status, WEIR_DEADLOCK);
+    EXPECT_INT(stats_of(stage).refused, 1);
+}
+
 SCENE(a_size_that_cannot_be_is_refused, .max_size = 4, .min_idle = 2)
 {
     weir_error err;
@@ -518,6 +534,7 @@ int main(void)
         cmocka_unit_test(a_larger_pool_serves_those_who_wait),
         cmocka_unit_test(a_smaller_pool_closes_idle_ones_now_and_others_as_they_come_back),
         cmocka_unit_test(a_pool_made_so_small_that_its_holders_are_stuck_tells_one_of_them),
+        cmocka_unit_test(a_pool_that_shrinks_later_to_its_stuck_holders_tells_one_too),
         cmocka_unit_test(a_size_that_cannot_be_is_refused),
         cmocka_unit_test(min_size_counts_those_in_use_too),
         cmocka_unit_test(a_drained_pool_is_empty_and_starts_afresh),
