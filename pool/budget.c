@@ -5,8 +5,10 @@
  * its connections turn out to need more), also where others have grown so far that they must
  * shrink first: a request for what was promised goes before all others. Above the floors
  * everybody competes in one queue, in order; only what is beyond a pool's part, an equal one of
- * all there is, comes after what is not.
- * Whoever must queue has idle connections of other pools closed, no more than are missing: at
+ * all there is, comes after what is not. What only a minimum asks for (min_idle, min_size) comes
+ * last and takes nothing from anybody: two minimums that do not fit together would have each
+ * other's connections closed for ever.
+ * Whoever else must queue has idle connections of other pools closed, no more than are missing: at
  * once for what was promised, else those unused for 100 ms (a shorter rest is a pause between
  * two requests). A pool that has more than its part gives up connections while somebody who
  * is older than its own waiters queues here.
@@ -36,13 +38,14 @@ enum {
 };
 
 /* Who goes before whom, whenever he came. */
-enum rank { PROMISED, WITHIN_PART, BEYOND_PART };
+enum rank { PROMISED, WITHIN_PART, BEYOND_PART, SPARE };
 
 /* Somebody who waits for descriptors, on his own stack. */
 struct request {
     struct list          link;
     struct budget_share *share; /* NULL: a token's */
     unsigned             count;
+    const unsigned      *wanted; /* by so many callers, now; NULL: always. Its own thread's */
     enum rank            rank;
     int64_t              since_ns;
     bool                 granted;
@@ -198,11 +201,21 @@ static unsigned part_of_each(void)
     return account.limit / (account.share_count ? account.share_count : 1);
 }
 
-static enum rank rank_of(const struct budget_share *share, unsigned count)
+/* Nobody waits for it: it is for a minimum. To be asked by its own thread. */
+static bool is_spare(const struct request *request)
 {
-    if (is_promised(share, count))
+    return request->wanted && !*request->wanted;
+}
+
+static enum rank rank_of(const struct request *request)
+{
+    const struct budget_share *share = request->share;
+
+    if (is_spare(request))
+        return SPARE;
+    if (is_promised(share, request->count))
         return PROMISED;
-    return share && share->used + count > part_of_each() ? BEYOND_PART : WITHIN_PART;
+    return share && share->used + request->count > part_of_each() ? BEYOND_PART : WITHIN_PART;
 }
 
 /* What taking `count` more would add to what is committed. */
@@ -353,8 +366,8 @@ bool budget_claims(const struct budget_share *share, int64_t since_ns)
         unsigned part = part_of_each();
         if (is_promised(request->share, request->count))
             part = 0; /* what is above the floors is lent until the floors are asked for */
-        claims = request->share != share && request->since_ns < since_ns &&
-                 share->used > larger(share->floor, part);
+        claims = request->rank != SPARE && request->share != share &&
+                 request->since_ns < since_ns && share->used > larger(share->floor, part);
         account.stats.evictions += claims; /* the asker closes one for it */
     }
     pthread_mutex_unlock(&account.lock);
@@ -424,7 +437,7 @@ static void stand_in_line(struct request *request)
 {
     struct list *before_me = account.queue.prev;
 
-    request->rank = rank_of(request->share, request->count);
+    request->rank = rank_of(request);
     while (before_me != &account.queue &&
            LIST_OF(before_me, struct request, link)->rank > request->rank)
         before_me = before_me->prev;
@@ -455,8 +468,8 @@ static bool withdraw(struct request *request)
 static bool granted_yet(struct request *request)
 {
     pthread_mutex_lock(&account.lock);
-    if (!request->granted && request->rank != rank_of(request->share, request->count)) {
-        list_unlink(&request->link); /* its pool has shrunk or grown meanwhile */
+    if (!request->granted && request->rank != rank_of(request)) {
+        list_unlink(&request->link); /* its pool has shrunk or grown, or is asked now */
         stand_in_line(request);
         grant_what_fits();
     }
@@ -479,6 +492,7 @@ weir_status budget_pay(struct budget_share *share, unsigned count, const unsigne
 {
     struct request request = { .share = share,
                                .count = count,
+                               .wanted = wanted,
                                .since_ns = hot_now(),
                                .waker = weir_waker_new(), /* another thread may grant it at once */
                                .hub = weir_hub_here() };
@@ -486,7 +500,8 @@ weir_status budget_pay(struct budget_share *share, unsigned count, const unsigne
     list_init(&request.link);
     pthread_mutex_lock(&account.lock);
     know_limit();
-    bool first = list_empty(&account.queue) || is_promised(share, count);
+    bool first = list_empty(&account.queue) ||
+                 (is_promised(share, count) && !is_spare(&request));
     if (first && fits(share, count)) {
         book(share, count);
         request.granted = true;
@@ -497,7 +512,7 @@ weir_status budget_pay(struct budget_share *share, unsigned count, const unsigne
     pthread_mutex_unlock(&account.lock);
 
     while (!granted_yet(&request)) {
-        if ((!wanted || *wanted) && weir_pending(deadline) == WEIR_OK)
+        if (!is_spare(&request) && weir_pending(deadline) == WEIR_OK)
             make_room(&request);
         weir_status status =
             weir_park(earlier_of(deadline, EVICT_AFTER_MS), "descriptors of the budget");

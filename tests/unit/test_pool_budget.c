@@ -397,6 +397,60 @@ SCENE(three_busy_pools_on_six_descriptors_all_get_their_part, .max_size = 10)
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
+/* Each is too large for the other's: one connection given back must not set off closing and
+   opening in turns, for ever and in no time. */
+SCENE(two_minimums_that_do_not_fit_leave_each_other_alone, .max_size = 4, .min_size = 4)
+{
+    world_settle();
+    scene_set_budget(7);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 4, .min_size = 4 });
+    scene_call(stage, (struct caller){ .pool = second });
+    world_settle();
+    EXPECT_INT(scene_stats(second).idle, 3);
+    EXPECT_INT(scene_stats(second).reserved, 1);
+    scene_call(stage, (struct caller){ 0 });
+    scene_wait(stage, 1000);
+    world_advance_ms(1000);
+    EXPECT_INT(stage->fake.attempts, 4);
+    EXPECT_INT(fakes[0].attempts, 3);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 0);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+/* One pool saturated, one that is short of its minimum, and a third one's callers, who come
+   before that minimum though it asked first. */
+SCENE(a_minimum_that_is_waited_for_holds_up_no_caller, .max_size = 10)
+{
+    struct stream streams[20];
+    struct caller *callers[2];
+
+    scene_set_budget(6);
+    weir_pool *minimal = another(0, 1, (weir_pool_opts){ .max_size = 4, .min_idle = 3 });
+    weir_pool *third = another(1, 1, (weir_pool_opts){ .max_size = 4 });
+    for (int i = 0; i < 20; i++) {
+        streams[i] = (struct stream){ stage, stage->pool, 3000, 0, 0, 0 };
+        scene_spawn(stage, stream_on, &streams[i]);
+    }
+    world_advance_ms(1000);
+    EXPECT(scene_stats(minimal).reserved > 0);
+    unsigned minimum = scene_stats(minimal).idle;
+    EXPECT(minimum < 3);
+    for (int i = 0; i < 2; i++)
+        callers[i] = scene_call(stage, (struct caller){ .pool = third, .hold_ms = 500 });
+    world_advance_ms(200);
+    for (int i = 0; i < 2; i++)
+        EXPECT(callers[i]->holding && callers[i]->served_ms - callers[i]->asked_ms <= 150);
+    EXPECT_INT(scene_stats(minimal).idle, minimum);
+    world_advance_ms(6000);
+    scene_wait(stage, 1000);
+    for (int i = 0; i < 20; i++)
+        EXPECT_INT(streams[i].failed, 0);
+    free_another(minimal, 0);
+    free_another(third, 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
 /* ---- several sockets at a time ----------------------------------------------------------- */
 
 SCENE(a_connection_of_several_sockets_gets_all_of_them_or_none, .max_size = 10)
@@ -740,6 +794,8 @@ int main(void)
         cmocka_unit_test(a_caller_evicts_though_min_idle_asked_first),
         cmocka_unit_test(a_pool_above_its_share_gives_up_to_an_older_request),
         cmocka_unit_test(three_busy_pools_on_six_descriptors_all_get_their_part),
+        cmocka_unit_test(two_minimums_that_do_not_fit_leave_each_other_alone),
+        cmocka_unit_test(a_minimum_that_is_waited_for_holds_up_no_caller),
         cmocka_unit_test(a_connection_of_several_sockets_gets_all_of_them_or_none),
         cmocka_unit_test(a_connection_that_needs_more_pays_for_it_and_gives_all_of_it_back),
         cmocka_unit_test(it_waits_for_more_no_longer_than_it_says_and_keeps_what_it_has),
