@@ -210,6 +210,7 @@ static weir_status reset_conn(weir_conn *base, weir_reset how, weir_deadline dea
     conn->busy = false;
     if (status == WEIR_OK)
         status = fake->reset.status;
+    fake->resets_failed += status != WEIR_OK;
     heard_of(conn);
     if (status == WEIR_OK)
         conn->condition = WEIR_CLEAN;
@@ -331,6 +332,11 @@ weir_status fake_query(weir_lease *lease, int64_t ms)
 void fake_leave(weir_lease *lease, weir_condition condition)
 {
     ((struct fake_conn *)weir_lease_conn(lease, &fake_driver))->condition = condition;
+}
+
+weir_condition fake_condition(weir_lease *lease)
+{
+    return ((struct fake_conn *)weir_lease_conn(lease, &fake_driver))->condition;
 }
 
 unsigned fake_stir(struct fake *fake)

@@ -49,8 +49,8 @@ struct fake {
     /* what happened */
     const char       *fault;                   /* the first thing that a pool must not do */
     struct list       conns;                   /* those open now */
-    unsigned          attempts, opened, resets, pings, checks, closed, abrupt, interrupts;
-    unsigned          disowned;                /* in the child of a fork */
+    unsigned          attempts, opened, resets, resets_failed, pings, checks, closed, abrupt;
+    unsigned          interrupts, disowned;    /* ... in the child of a fork */
     unsigned          opening, opening_peak, pinging, pinging_peak;
     unsigned          alive, alive_peak;       /* open, and not told to close */
     unsigned          descriptors, descriptors_peak;
@@ -73,6 +73,9 @@ weir_status fake_query(weir_lease *lease, int64_t ms);
 
 /* What check() will say of the connection, until it is reset. */
 void fake_leave(weir_lease *lease, weir_condition condition);
+
+/* What it would say now. */
+weir_condition fake_condition(weir_lease *lease);
 
 /* Let the server say something on each connection that nobody uses; returns how many. */
 unsigned fake_stir(struct fake *fake);

@@ -115,8 +115,8 @@ void expect_text_at(const char *text, const char *part, const char *site);
 
 /* How many expectations failed in this scene; and one line that says which, for a scene that
    is played many times over. */
-unsigned expect_failures(void);
-const char *expect_words(void); /* all of them so far: for a child, which cannot fail the test */
-void     expect_note(const char *fmt, ...) WEIR_PRINTF(1, 2);
+unsigned    expect_failures(void);
+const char *expect_words(void); /* all of them so far: for a program that is no cmocka test */
+void        expect_note(const char *fmt, ...) WEIR_PRINTF(1, 2);
 
 #endif

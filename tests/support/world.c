@@ -21,6 +21,7 @@ struct world {
     int64_t         now_ns;
     unsigned char   watched[FDS], ready[FDS];
     bool            once[FDS];
+    int             fds; /* none from here on was ever watched */
     pthread_mutex_t lock; /* for pokes of other threads */
     pthread_cond_t  poked;
     bool            poke;
@@ -41,6 +42,8 @@ static int watch(struct reactor *reactor, int fd, int events, enum watch_mode mo
         return EBADF;
     world->watched[fd] = (unsigned char)events;
     world->once[fd] = mode == WATCH_ONCE;
+    if (fd >= world->fds)
+        world->fds = fd + 1;
     return 0;
 }
 
@@ -59,7 +62,7 @@ static bool deliver(struct world *world)
 {
     bool any = false;
 
-    for (int fd = 0; fd < FDS; fd++) {
+    for (int fd = 0; fd < world->fds; fd++) {
         int events = world->watched[fd] & world->ready[fd];
         if (events) {
             if (world->once[fd])

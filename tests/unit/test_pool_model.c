@@ -1,23 +1,44 @@
 /*
- * A long random play against a small model of what a pool promises.
+ * A million random operations on two pools, against a small model of what a pool promises.
  *
- * The model is a queue, a number of idle connections and who holds one; it knows nothing of
- * keepers, permits or budgets. After each step everybody on stage must be in the state that
- * the model says, which also means: in its order. WEIR_TEST_SEED sets the seed.
+ * Each play is a pool pair with options drawn by chance and a thousand operations on it, in a
+ * process of its own: so that a crash or an endless loop is a failure like any other, and can be
+ * shrunk like any other. What fails is printed as a short list of sentences, and how to play it
+ * again. What the parts are: model.h.
+ *
+ *     test_pool_model [--seed N] [--ops N] [--play N]
+ *
+ * WEIR_TEST_SEED sets the seed as well. --play plays that one alone.
  */
-#include "pool_scene.h"
+#include "model.h"
 
-#include "pool.h"
+#include "under_valgrind.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-enum { PLAYERS = 24, PLACES = 5, STEPS = 100000 };
+enum { PLENTY = 1000, SECONDS = 10 };
+
+/* Under a checking tool everything takes longer: fewer there. */
+static unsigned long usual_ops(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return 250000;
+#else
+    return under_valgrind() ? 20000 : 1000000;
+#endif
+}
 
 /* ---- chance ------------------------------------------------------------------------------ */
 
-static uint64_t seed, chance;
+static uint64_t chance;
 
 /* xorshift64 (Marsaglia). */
 static unsigned upto(unsigned limit)
@@ -28,352 +49,256 @@ static unsigned upto(unsigned limit)
     return (unsigned)(chance >> 33) % limit;
 }
 
-/* ---- players ----------------------------------------------------------------------------- */
+/* Small seeds are spread, and neighbouring plays have nothing in common. */
+static void begin_chance(uint64_t seed, unsigned number)
+{
+    chance = (seed * UINT64_C(0x9E3779B97F4A7C15)) ^
+             ((number + 1) * UINT64_C(0xD1B54A32D192ED03));
+    chance = chance ? chance : 1;
+    for (int i = 0; i < 8; i++)
+        (void)upto(2);
+}
 
-enum state { FREE, WAITS, HOLDS };
-enum order { NOTHING, ASK, LET_GO, LEAVE };
+static weir_pool_opts draw_opts(void)
+{
+    weir_pool_opts opts = { .max_size = 1 + upto(5),
+                            .max_connecting = 1 + upto(3),
+                            .max_waiters = upto(3) ? 0 : 1 + upto(6),
+                            .acquire_timeout_ms = upto(4) ? 5000 : 100,
+                            .connect_timeout_ms = 50,
+                            .reset_timeout_ms = 40,
+                            .close_timeout_ms = 30,
+                            .idle_timeout_ms = upto(2) ? WEIR_NEVER : 100,
+                            .max_age_ms = upto(2) ? WEIR_NEVER : 500,
+                            .on_exit = upto(2) ? WEIR_ON_EXIT_CLOSE : WEIR_ON_EXIT_RECYCLE,
+                            .reset = (weir_reset)(upto(2) ? 0 : upto(3)),
+                            .start_paused = !upto(10) };
 
-struct player {
-    struct scene  *stage;
-    weir_task     *task;
-    weir_waker     waker;
-    enum order     order;
-    int64_t        patience_ms;
-    weir_condition leaves;
-    enum parting   parting;
-    enum state     state;   /* as it is */
-    weir_status    outcome; /* of the last acquire */
-    weir_lease    *lease;
+    if (!upto(3))
+        opts.min_idle = 1 + upto(opts.max_size);
+    if (!upto(3))
+        opts.min_size = 1 + upto(opts.max_size);
+    return opts;
+}
+
+/* ---- operations --------------------------------------------------------------------------- */
+
+/* How often each is drawn, of the sum of them. */
+static const struct {
+    enum verb verb;
+    unsigned  weight;
+} often[] = {
+    { ASK, 300 },      { ASK_LOCAL, 40 },  { GIVE_BACK_IT, 300 }, { CLOSE_IT, 20 },
+    { GIVE_AWAY, 15 }, { GIVE_LOCAL, 40 }, { QUERY, 40 },         { LEAVE, 15 },
+    { FORGET_IT, 20 }, { TAKE, 20 },       { GIVE_TOKEN, 20 },    { CANCEL, 50 },
+    { PASS_TIME, 150 }, { STIR, 10 },      { DIE, 2 },            { CONNECTS, 40 },
+    { RESETS, 8 },     { CLOSES, 8 },      { PAUSE, 3 },          { READY, 60 },
+    { CLEAR, 5 },      { RESIZE, 8 },      { DRAIN, 2 },          { BUDGET, 5 },
+    { CLOSE_POOL, 1 }, { REPLACE_POOL, 6 },
 };
 
-static void ask(struct player *me)
-{
-    me->state = WAITS;
-    me->outcome = weir_acquire(me->stage->pool, weir_in_ms(me->patience_ms), &me->lease, NULL);
-    me->state = me->outcome == WEIR_OK ? HOLDS : FREE;
-}
+enum { KINDS = sizeof often / sizeof *often };
 
-static void let_go(struct player *me)
+static enum verb draw_verb(void)
 {
-    fake_leave(me->lease, me->leaves);
-    EXPECT_STATUS(me->parting == GIVE_BACK ? weir_release(me->lease) : weir_lease_close(me->lease),
-                  WEIR_OK);
-    me->state = FREE;
-}
+    unsigned sum = 0, drawn;
 
-/* A cancel is for life, so a player who was cancelled is replaced. */
-static weir_status play_along(void *arg)
-{
-    struct player *me = arg;
-
-    while (me->order != LEAVE && weir_check() == WEIR_OK) {
-        if (me->order == ASK)
-            ask(me);
-        else if (me->order == LET_GO)
-            let_go(me);
-        me->order = NOTHING;
-        if (weir_check() != WEIR_OK)
-            break;
-        me->waker = weir_waker_new();
-        (void)weir_park(WEIR_FOREVER, "an order");
+    for (int i = 0; i < KINDS; i++)
+        sum += often[i].weight;
+    drawn = upto(sum);
+    for (int i = 0; i < KINDS; i++) {
+        if (drawn < often[i].weight)
+            return often[i].verb;
+        drawn -= often[i].weight;
     }
-    me->task = NULL;
-    return WEIR_OK;
+    return PASS_TIME;
 }
 
-static void order(struct player *player, enum order what)
+/* Mostly the server is well, or there would be no play. */
+static unsigned draw_mood(void)
 {
-    player->order = what;
-    if (player->task)
-        weir_wake(player->waker);
-    else
-        player->task = scene_spawn(player->stage, play_along, player);
+    return upto(8) ? upto(4) == 0 : upto(MOODS);
 }
 
-/* ---- the model --------------------------------------------------------------------------- */
-
-static struct {
-    enum state  state[PLAYERS];
-    weir_status outcome[PLAYERS];
-    int64_t     until_ms[PLAYERS];
-    unsigned    queue[PLAYERS], waiting;
-    unsigned    idle, held;
-    unsigned    size;
-    bool        paused;
-    bool        stale[PLAYERS]; /* what he holds is from before a clear */
-} model;
-
-static void model_serve(unsigned who)
+static uint16_t draw_a(const struct plan *plan, enum verb verb)
 {
-    model.state[who] = HOLDS;
-    model.outcome[who] = WEIR_OK;
-    model.stale[who] = false;
-    model.held++;
-}
+    static const unsigned conditions[] = { 0, 0, 0, 0, 1, 1, 2, 3 };
 
-static void model_leave_queue(unsigned place)
-{
-    model.waiting--;
-    memmove(&model.queue[place], &model.queue[place + 1],
-            (model.waiting - place) * sizeof *model.queue);
-}
-
-static void model_ask(unsigned who, int64_t until_ms)
-{
-    if (model.paused) {
-        model.outcome[who] = WEIR_CONNECT;
-    } else if (model.idle) {
-        model.idle--;
-        model_serve(who);
-    } else if (model.held < model.size) {
-        model_serve(who);
-    } else {
-        model.state[who] = WAITS;
-        model.until_ms[who] = until_ms;
-        model.queue[model.waiting++] = who;
+    switch (verb) {
+    case ASK:
+    case ASK_LOCAL: return (uint16_t)(upto(8) ? 1 + upto(200) : upto(2) ? 0 : 3000);
+    case GIVE_BACK_IT:
+    case CLOSE_IT:
+    case GIVE_LOCAL: return (uint16_t)conditions[upto(8)];
+    case GIVE_AWAY: return (uint16_t)upto(PLAYERS);
+    case CANCEL: return (uint16_t)upto(3);
+    case TAKE: return (uint16_t)(1 + upto(300));
+    case CONNECTS: return (uint16_t)draw_mood();
+    case RESETS:
+    case CLOSES: return (uint16_t)(draw_mood() % NO_DESCRIPTORS);
+    case CLEAR: return (uint16_t)upto(2);
+    case RESIZE: return (uint16_t)upto(7);
+    case BUDGET: return (uint16_t)(plan->budget < PLENTY ? 3 + upto(8) : PLENTY);
+    case PASS_TIME: return (uint16_t)(upto(20) ? 1 + upto(20) : 1 + upto(1000));
+    default: return (uint16_t)(1 + upto(30));
     }
 }
 
-static void model_serve_first(void)
+static struct op draw_op(const struct plan *plan)
 {
-    unsigned next = model.queue[0];
+    enum verb verb = draw_verb();
+    unsigned  then = upto(10);
 
-    model_leave_queue(0);
-    model_serve(next);
+    return (struct op){ .verb = (uint8_t)verb,
+                        .who = (uint8_t)upto(PLAYERS),
+                        .pool = (uint8_t)(upto(4) == 0),
+                        .then = (uint8_t)(then < 6   ? SETTLE
+                                          : then < 8 ? YIELD
+                                                     : NOTHING_MORE),
+                        .a = draw_a(plan, verb),
+                        .b = (uint16_t)(1 + upto(3)) };
 }
 
-/* Whether it is lent on or closed and another opened: the oldest waiter has one at once, if the
-   pool is not too large as it is. */
-static void model_let_go(unsigned who, bool usable)
+static void draw_plan(struct plan *plan, uint64_t seed, unsigned number, unsigned count)
 {
-    usable = usable && !model.stale[who] && model.held + model.idle <= model.size;
-    model.state[who] = FREE;
-    model.held--;
-    if (model.waiting && model.held < model.size)
-        model_serve_first();
-    else
-        model.idle += usable;
-}
-
-static void model_give_up(unsigned place, weir_status why)
-{
-    unsigned who = model.queue[place];
-
-    model_leave_queue(place);
-    model.state[who] = FREE;
-    model.outcome[who] = why;
-}
-
-static void model_pass_time(int64_t now_ms)
-{
-    for (unsigned place = model.waiting; place-- > 0;)
-        if (model.until_ms[model.queue[place]] <= now_ms)
-            model_give_up(place, WEIR_TIMEOUT);
-}
-
-static void model_pause(void)
-{
-    model.paused = true;
-    while (model.waiting)
-        model_give_up(0, WEIR_CONNECT);
-}
-
-static void model_clear(void)
-{
-    model_pause();
-    model.idle = 0;
-    for (unsigned i = 0; i < PLAYERS; i++)
-        model.stale[i] = true;
-}
-
-static void model_resize(unsigned size)
-{
-    model.size = size;
-    while (model.idle && model.held + model.idle > size)
-        model.idle--;
-    while (model.waiting && model.held < size)
-        model_serve_first();
-}
-
-/* ---- steps ------------------------------------------------------------------------------- */
-
-static struct player players[PLAYERS];
-
-static void ask_or_let_go(unsigned who)
-{
-    struct player *player = &players[who];
-
-    if (player->order != NOTHING && player->task)
-        return; /* he has something to do already in this turn */
-    if (model.state[who] == FREE && player->state == FREE) {
-        player->patience_ms = 1 + upto(200);
-        model_ask(who, world_now_ms() + player->patience_ms);
-        order(player, ASK);
-    } else if (model.state[who] == HOLDS && player->state == HOLDS) {
-        static const weir_condition conditions[] = { WEIR_CLEAN,  WEIR_CLEAN, WEIR_DIRTY,
-                                                     WEIR_BROKEN, WEIR_GONE };
-        player->leaves = conditions[upto(5)];
-        player->parting = upto(8) ? GIVE_BACK : HAVE_CLOSED;
-        model_let_go(who, player->parting == GIVE_BACK && player->leaves != WEIR_BROKEN &&
-                              player->leaves != WEIR_GONE);
-        order(player, LET_GO);
+    begin_chance(seed, number);
+    plan->seed = seed;
+    plan->number = number;
+    for (int i = 0; i < POOLS; i++) {
+        plan->opts[i] = draw_opts();
+        plan->sockets[i] = upto(4) ? 1 : 2;
     }
+    plan->budget = upto(3) ? PLENTY : 4 + upto(5);
+    plan->listens = upto(2);
+    plan->count = count;
+    for (unsigned i = 0; i < count; i++)
+        plan->ops[i] = draw_op(plan);
 }
 
-static void cancel_a_waiter(void)
-{
-    if (!model.waiting)
-        return;
-    unsigned place = upto(model.waiting);
-    weir_cancel(players[model.queue[place]].task);
-    model_give_up(place, WEIR_CANCELED);
-}
+/* ---- a process of its own ------------------------------------------------------------------ */
 
-static void let_time_pass(void)
-{
-    world_advance_ms(1 + upto(20));
-    model_pass_time(world_now_ms());
-}
+static struct verdict *shared;
 
-static void lose_the_idle(struct scene *stage)
+static void play_here(const struct plan *plan, unsigned seconds, bool quietly)
 {
-    EXPECT_INT(fake_stir(&stage->fake), model.idle);
-    model.idle = 0;
-}
+    struct rlimit limit = { seconds, seconds };
 
-/* Several at once: whoever asks and finds a connection given back in the same turn takes that
-   one, and nothing is opened for him. So the model may count too many idle ones. */
-static void several_at_once(struct scene *stage)
-{
-    for (unsigned count = 2 + upto(6); count > 0; count--)
-        ask_or_let_go(upto(PLAYERS));
-    world_settle();
-    EXPECT(scene_stats(stage->pool).idle <= model.idle);
-    model.idle = scene_stats(stage->pool).idle;
-}
-
-/* Mostly it is ready and of full size, or there would be no play. */
-static void change_the_pool(weir_pool *pool)
-{
-    unsigned what = upto(4), size = upto(2) ? PLACES : 1 + upto(PLACES);
-
-    if (model.paused) {
-        model.paused = false;
-        EXPECT_STATUS(weir_pool_ready(pool, NULL), WEIR_OK);
-    } else if (what == 0) {
-        model_pause();
-        EXPECT_STATUS(weir_pool_pause(pool, NULL), WEIR_OK);
-    } else if (what == 1) {
-        model_clear();
-        EXPECT_STATUS(weir_pool_clear(pool, upto(2) != 0, NULL, NULL), WEIR_OK);
-    } else {
-        model_resize(size);
-        EXPECT_STATUS(weir_pool_resize(pool, size, NULL), WEIR_OK);
+    if (under_valgrind())
+        limit.rlim_cur = limit.rlim_max = seconds * 30;
+    (void)setrlimit(RLIMIT_CPU, &limit);
+    (void)setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+    if (quietly) {
+        int null = open("/dev/null", O_WRONLY);
+        dup2(null, STDERR_FILENO);
     }
+    play_plan(plan, shared);
+    exit(0); /* with a sanitizer's look for leaks */
 }
 
-static void one_step(struct scene *stage)
+void judge(const struct plan *plan, struct verdict *out, unsigned seconds, bool quietly)
 {
-    unsigned what = upto(model.paused ? 104 : 101);
+    int status = 0;
 
-    if (what >= 100)
-        change_the_pool(stage->pool);
-    else if (what < 60)
-        ask_or_let_go(upto(PLAYERS));
-    else if (what < 70)
-        several_at_once(stage);
-    else if (what < 80)
-        cancel_a_waiter();
-    else if (what < 98)
-        let_time_pass();
-    else
-        lose_the_idle(stage);
-    world_settle();
-    model_pass_time(world_now_ms());
-}
-
-static void compare(const struct scene *stage)
-{
-    weir_pool_stats stats = scene_stats(stage->pool);
-
-    for (unsigned i = 0; i < PLAYERS; i++) {
-        if (players[i].state != model.state[i] ||
-            (model.state[i] != WAITS && players[i].outcome != model.outcome[i]))
-            expect_note("player %u", i);
-        EXPECT_INT(players[i].state, model.state[i]);
-        if (model.state[i] != WAITS)
-            EXPECT_STATUS(players[i].outcome, model.outcome[i]);
+    memset(shared, 0, sizeof *shared);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        play_here(plan, seconds, quietly);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        perror("test_pool_model: no process for a play");
+        exit(1);
     }
-    EXPECT_INT(stats.waiting, model.waiting);
-    EXPECT_INT(stats.in_use, model.held);
-    EXPECT_INT(stats.idle, model.idle);
-    EXPECT_INT(stats.connecting + stats.reserved + stats.resetting + stats.closing, 0);
-    EXPECT(stage->fake.alive_peak <= PLACES);
-    EXPECT_INT(stage->fake.alive, model.idle + model.held);
-    scene_recount(stage->pool);
+    *out = *shared;
+    out->failed = status != 0;
+    if (status && !out->words[0])
+        snprintf(out->words, sizeof out->words, "\n    its process ended by %s %d",
+                 WIFSIGNALED(status) ? "signal" : "exit status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-static void everybody_leaves(void)
+/* ---- the run ------------------------------------------------------------------------------ */
+
+static void report(struct plan *plan, struct verdict *verdict, unsigned long ops)
 {
-    for (unsigned i = 0; i < PLAYERS; i++)
-        if (players[i].task && players[i].state == HOLDS)
-            order(&players[i], LET_GO);
-    world_advance_ms(1000);
-    for (unsigned i = 0; i < PLAYERS; i++)
-        if (players[i].task && players[i].state == HOLDS)
-            order(&players[i], LET_GO);
-    world_settle();
-    for (unsigned i = 0; i < PLAYERS; i++)
-        if (players[i].task)
-            order(&players[i], LEAVE);
+    unsigned before = plan->count;
+
+    fprintf(stderr, "play %u failed at operation %u of %u:%s\n", plan->number, verdict->at + 1,
+            plan->count, verdict->words);
+    shrink(plan, verdict);
+    judge(plan, verdict, SECONDS, false);
+    fprintf(stderr, "\nIt fails with %u operations of %u too:\n", plan->count, before);
+    tell_plan(plan);
+    fprintf(stderr, "  then:%s\n\nPlay it again: test_pool_model --seed %llu --ops %lu --play %u\n",
+            verdict->words, (unsigned long long)plan->seed, ops, plan->number);
 }
 
-static void play_at_random(struct scene *stage)
-{
-    memset(&model, 0, sizeof model);
-    model.size = PLACES;
-    memset(players, 0, sizeof players);
-    for (unsigned i = 0; i < PLAYERS; i++)
-        players[i].stage = stage;
-    for (unsigned i = 1; i <= STEPS; i++) {
-        one_step(stage);
-        compare(stage);
-        if (expect_failures()) {
-            expect_note("at step %u", i);
-            break;
-        }
-    }
-    weir_pool_stats stats = scene_stats(stage->pool);
-    EXPECT(stats.acquired > STEPS / 10); /* or it was not much of a play */
-    EXPECT(stats.timeouts > STEPS / 100);
-    EXPECT(stats.canceled > STEPS / 100);
-    EXPECT(stats.resets > STEPS / 100);
-    EXPECT(stats.opened > STEPS / 100);
-    EXPECT(stats.closed[WEIR_CLOSE_LOST] > STEPS / 100);
-    EXPECT(stats.closed[WEIR_CLOSE_STALE] > STEPS / 1000);
-    EXPECT(stats.closed[WEIR_CLOSE_RESIZED] > STEPS / 1000);
-    everybody_leaves();
-}
+struct options {
+    uint64_t      seed;
+    unsigned long ops;
+    long          only; /* -1: all */
+};
 
-static void a_pool_does_what_its_model_says(void **state)
+static bool read_options(int argc, char **argv, struct options *options)
 {
     const char *given = getenv("WEIR_TEST_SEED");
-    char        name[100];
 
-    (void)state;
-    seed = given ? strtoull(given, NULL, 0) : 1;
-    chance = seed * UINT64_C(0x9E3779B97F4A7C15) + 1; /* small seeds are spread; never zero here */
-    snprintf(name, sizeof name, "WEIR_TEST_SEED=%llu", (unsigned long long)seed);
-    scene_play(name, play_at_random,
-               &(weir_pool_opts){ .max_size = PLACES, .idle_timeout_ms = WEIR_NEVER,
-                                  .max_age_ms = WEIR_NEVER });
+    *options = (struct options){ given ? strtoull(given, NULL, 0) : 1, usual_ops(), -1 };
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--seed") == 0)
+            options->seed = strtoull(argv[i + 1], NULL, 0);
+        else if (strcmp(argv[i], "--ops") == 0)
+            options->ops = strtoul(argv[i + 1], NULL, 0);
+        else if (strcmp(argv[i], "--play") == 0)
+            options->only = strtol(argv[i + 1], NULL, 0);
+        else
+            return false;
+    }
+    return argc % 2 == 1 && options->ops > 0;
 }
 
-int main(void)
+/* Was it much of a play? A model that is never asked anything is always right. */
+static bool was_busy(const struct verdict *sum, unsigned long played)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_pool_does_what_its_model_says),
-    };
+    printf("%lu operations: %llu asked, %llu served, %llu gave up, %llu connections opened\n",
+           played, (unsigned long long)sum->asked, (unsigned long long)sum->served,
+           (unsigned long long)sum->given_up, (unsigned long long)sum->opened);
+    return played < 10000 || (sum->asked > played / 10 && sum->served > played / 25 &&
+                              sum->given_up > played / 50 && sum->opened > played / 50);
+}
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+int main(int argc, char **argv)
+{
+    static struct op ops[OPS_OF_A_PLAY];
+    struct plan      plan = { .ops = ops };
+    struct options   options;
+    struct verdict   sum = { 0 }, verdict;
+    unsigned long    played = 0;
+
+    if (!read_options(argc, argv, &options)) {
+        fprintf(stderr, "usage: test_pool_model [--seed N] [--ops N] [--play N]\n");
+        return 2;
+    }
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return 1;
+    printf("test_pool_model --seed %llu --ops %lu\n", (unsigned long long)options.seed,
+           options.ops);
+    for (unsigned number = 0; played < options.ops; number++) {
+        unsigned long left = options.ops - played;
+        draw_plan(&plan, options.seed, number,
+                  left < OPS_OF_A_PLAY ? (unsigned)left : OPS_OF_A_PLAY);
+        played += plan.count;
+        if (options.only >= 0 && number != (unsigned long)options.only)
+            continue;
+        judge(&plan, &verdict, SECONDS, true);
+        if (verdict.failed) {
+            report(&plan, &verdict, options.ops);
+            return 1;
+        }
+        sum.asked += verdict.asked;
+        sum.served += verdict.served;
+        sum.given_up += verdict.given_up;
+        sum.opened += verdict.opened;
+    }
+    return options.only >= 0 || was_busy(&sum, played) ? 0 : 1;
 }
