@@ -393,8 +393,11 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
 {
     weir_status status = hot_pending();
 
-    if (pool->on_event)
+    if (pool->on_event) {
+        if (pool->telling)
+            return pool_check_verb(pool, "weir_acquire", err);
         tell_pool(pool, WEIR_EVENT_CHECK_OUT_STARTED, false);
+    }
     if (pool->state != WEIR_POOL_READY || status == WEIR_CANCELED)
         return refuse_all(pool, status, err);
     if (status == WEIR_OK && !pool->waiting) {
