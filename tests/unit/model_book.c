@@ -262,6 +262,7 @@ static void compare_server(const struct book *book, const weir_pool_stats *stats
         expect_note("the driver's contract is broken: %s", fake->fault);
     EXPECT(!fake->fault);
     EXPECT_INT(fake->alive, stats->idle + stats->in_use + stats->resetting);
+    EXPECT(!stats->idle || pool_total(book->pool) <= book->size);
     EXPECT(fake->opening <= book->opts.max_connecting);
 }
 
