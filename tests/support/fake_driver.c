@@ -13,6 +13,7 @@ struct fake_conn {
     struct list    link; /* in the server's, while it is open */
     struct fake   *fake;
     void          *handle; /* allocated by open(), freed by close() */
+    bool           begun;  /* by open(), not yet closed */
     bool           open;
     bool           busy;   /* a call is under way */
     bool           disowned;
@@ -140,12 +141,15 @@ static weir_status open_conn(weir_conn *base, const void *config, weir_deadline 
     unsigned          nth = fake->attempts++;
     struct fake_step  step = nth < fake->scripted ? fake->script[nth] : fake->open;
 
-    blame(fake, !conn->fake && !conn->handle && !conn->open, "open() of what is not zeroed");
+    blame(fake, !conn->fake && !conn->begun && !conn->open, "open() of what is not zeroed");
     conn->fake = fake;
     list_init(&conn->link);
+    conn->begun = true;
     conn->handle = malloc(16);
     fake->handles++;
     note(fake, FAKE_OPENING, conn, WEIR_POLITE);
+    if (!conn->handle)
+        return weir_error_set(err, WEIR_CONNECT, "no memory for a fake connection");
     weir_status status = attempt(conn, &step, deadline, err);
     note(fake, status == WEIR_OK ? FAKE_OPENED : FAKE_FAILED, conn, WEIR_POLITE);
     if (status != WEIR_OK)
@@ -165,12 +169,13 @@ static void close_conn(weir_conn *base, weir_farewell how, weir_deadline deadlin
     struct fake_conn *conn = (struct fake_conn *)base;
     struct fake      *fake = conn->fake;
 
-    blame(fake, conn->handle != NULL, "close() of what was never opened, or twice");
+    blame(fake, conn->begun, "close() of what was never opened, or twice");
     blame(fake, !conn->busy, "close() in the middle of another call");
     blame(fake, !conn->disowned || how == WEIR_ABRUPT, "a farewell to a parent's server");
     blame(fake, base->user == weir_self(), "close() by a coroutine that may not use it");
     note(fake, FAKE_CLOSING, conn, how);
     list_unlink(&conn->link);
+    conn->begun = false;
     fake->alive -= conn->open;
     fake->closed += conn->open;
     fake->abrupt += conn->open && how == WEIR_ABRUPT;

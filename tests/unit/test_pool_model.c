@@ -30,7 +30,7 @@ enum { PLENTY = 1000, SECONDS = 10 };
 static unsigned long usual_ops(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return 250000;
+    return 500000;
 #else
     return under_valgrind() ? 20000 : 1000000;
 #endif

@@ -24,7 +24,7 @@
  *   a storm after a restart                    t dial: 1,000 waiters come back
  *   limits hold at the server                  i mysql_vanished: counted in its process list
  *   linearizable                               t schedules: every order of small plays
- *   the hot path stays what it is              t memory: no allocation, no system call
+ *   the hot path stays what it is              t hot: no allocation, no system call
  *   a close never blocks a borrower            t return: closes that stall for 60 s
  *   descriptors, restarts, bad networks        script/soak; i mysql_failure; fork: t coro_fork
  */
