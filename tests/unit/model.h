@@ -69,6 +69,7 @@ struct plan {
     bool            listens;      /* events are looked at as well */
     struct op      *ops;
     unsigned        count;
+    void          (*failed)(void); /* called before the process ends of a failure; may be NULL */
 };
 
 /* How a play went: told while it is played, to whoever looks on from another process. */

@@ -591,6 +591,8 @@ static void stop_if_failed(void)
     if (!expect_failures())
         return;
     snprintf(play.verdict->words, sizeof play.verdict->words, "%s", expect_words());
+    if (play.plan->failed)
+        play.plan->failed();
     _Exit(1);
 }
 
