@@ -2,7 +2,8 @@
  * fake_driver.h - a driver that connects, stalls, breaks and answers on command.
  *
  * Knows:   what weir/driver.h asks of a driver; its server is a struct that the test fills in.
- * Ignores: pools, and what a test expects of them. Everything takes virtual time only.
+ * Ignores: pools, and what a test expects of them. Everything takes time of the hub's clock,
+ *          which in a world is virtual.
  *
  * It watches its caller too: whatever the contract of weir/driver.h forbids the pool (closing
  * twice, using a connection that is not open, two at once on one) ends up in fake.fault.

@@ -139,6 +139,11 @@ weir_status world_run(weir_fn app, void *arg)
     return hub_run_on(&world->base, NULL, app, arg);
 }
 
+bool world_is_here(void)
+{
+    return here != NULL;
+}
+
 int64_t world_now_ns(void)
 {
     return here->now_ns - START_NS;

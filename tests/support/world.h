@@ -18,6 +18,9 @@
    aborted: a hang would tell less. */
 weir_status world_run(weir_fn app, void *arg);
 
+/* Is there one on this thread? Else it has a real hub, or none. */
+bool world_is_here(void);
+
 /* The world's clock, in nanoseconds and milliseconds since it began. */
 int64_t world_now_ns(void);
 int64_t world_now_ms(void);

@@ -121,6 +121,8 @@ struct book {
     uint64_t        asked, acquired, timeouts, canceled, refused, forgotten;
     uint64_t        closed[WEIR_CLOSE_REASONS]; /* exact for some, at most for others */
     bool            hard_up;     /* descriptors may be short */
+    int64_t         short_ns;    /* somebody waits for some, and none has come, since then; 0 */
+    uint64_t        short_opened;
     uint64_t        started, ended; /* check-outs, as told by events */
     struct {
         enum life life;
@@ -149,6 +151,10 @@ void book_loses_idle(struct book *book);
 /* Is everything as the model says, now that nobody has anything to do? */
 void book_compare(struct book *book);
 void book_compare_budget(const struct list *books, unsigned tokens, unsigned asked_for);
+
+/* Nobody starves: not whose waiters wait for descriptors, nor who has asked for some himself since
+   `token_ns` (0: nobody has), while others have connections that do nothing. */
+void book_compare_idleness(const struct list *books, int64_t token_ns);
 
 /* ---- failures ------------------------------------------------------------------------------ */
 

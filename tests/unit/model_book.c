@@ -17,6 +17,10 @@
 
 #define MS INT64_C(1000000)
 
+/* Idle connections are taken after 100 ms of rest, looked for every 100 ms, and may take some
+   time to close. */
+enum { STARVED_MS = 300 };
+
 void book_open(struct book *book, const weir_pool_opts *opts)
 {
     list_init(&book->queue);
@@ -389,4 +393,45 @@ void book_compare_budget(const struct list *books, unsigned tokens, unsigned ask
         return; /* who waits behind somebody who needs more waits rightly */
     unsigned count = in_line ? in_line->fake.sockets : asked_for;
     EXPECT(!room_for(in_line, count, &budget));
+}
+
+/* Has another pool one to spare that has done nothing for so long? */
+static bool somebody_idles(const struct list *books, const struct book *but)
+{
+    LIST_EACH(node, books) {
+        const struct book *book = LIST_OF(node, struct book, link);
+        if (book == but || !book->pool)
+            continue;
+        const struct budget_share *share = &book->pool->share;
+        const struct list         *last = list_last(&book->pool->conns[CONN_IDLE]);
+        if (last && share->used - share->leaving > share->floor &&
+            weir_now() - LIST_OF(last, struct conn, link)->since_ns > STARVED_MS * MS)
+            return true;
+    }
+    return false;
+}
+
+static bool asked_before(const struct book *book, int64_t time_ns)
+{
+    const struct list *first = list_first(&book->queue);
+
+    return first && LIST_OF(first, struct asker, link)->asked_ns < time_ns;
+}
+
+void book_compare_idleness(const struct list *books, int64_t token_ns)
+{
+    int64_t too_long = weir_now() - STARVED_MS * MS;
+
+    if (token_ns && token_ns < too_long)
+        EXPECT(!somebody_idles(books, NULL));
+    LIST_EACH(node, books) {
+        struct book *book = LIST_OF(node, struct book, link);
+        bool         is_short = book->pool && book->waiting && book->pool->count[CONN_RESERVED];
+        if (!is_short || book->short_opened != book->pool->stats.opened) {
+            book->short_ns = is_short ? weir_now() : 0;
+            book->short_opened = is_short ? book->pool->stats.opened : 0;
+        }
+        if (book->short_ns && book->short_ns < too_long && asked_before(book, too_long))
+            EXPECT(!somebody_idles(books, book));
+    }
 }

@@ -37,6 +37,7 @@ struct player {
     struct asker      asker;
     struct book      *waits_in;
     bool              canceled, wants; /* wants: descriptors, for now in vain */
+    int64_t           wants_ns;        /* since then */
     unsigned          last_words;      /* what he does once he is cancelled */
     struct held       slots[SLOTS];
     struct held       locals[POOLS];
@@ -210,6 +211,7 @@ static void take_descriptors(struct player *me, const struct op *op)
     if (me->token.descriptors)
         return;
     me->wants = true;
+    me->wants_ns = weir_now();
     weir_status status = weir_budget_take(op->b, weir_in_ms(op->a), &me->token, NULL);
     me->wants = false;
     EXPECT((status == WEIR_OK) == (me->token.descriptors > 0));
@@ -509,15 +511,19 @@ static void direct(const struct op *op)
 static void compare(void)
 {
     unsigned tokens = 0, asked_for = 0, askers = 0;
+    int64_t  oldest = 0;
 
     for (int i = 0; i < PLAYERS; i++) {
         tokens += play.players[i].token.descriptors;
         askers += play.players[i].wants;
         asked_for += play.players[i].wants ? play.players[i].order.b : 0;
+        if (play.players[i].wants && (!oldest || play.players[i].wants_ns < oldest))
+            oldest = play.players[i].wants_ns;
     }
     LIST_EACH(node, &play.books)
         book_compare(LIST_OF(node, struct book, link));
     book_compare_budget(&play.books, tokens, askers == 1 ? asked_for : 0);
+    book_compare_idleness(&play.books, oldest);
 }
 
 static void play_operations(void)
