@@ -451,6 +451,72 @@ SCENE(a_minimum_that_is_waited_for_holds_up_no_caller, .max_size = 10)
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
+struct acceptor {
+    int64_t  until_ms, longest_ms;
+    unsigned served, failed;
+};
+
+/* As a loop around accept(2) that pays for each descriptor, whose client stays for a while. */
+static weir_status accept_on(void *arg)
+{
+    struct acceptor *me = arg;
+
+    while (world_now_ms() < me->until_ms) {
+        weir_budget_token token;
+        int64_t           asked = world_now_ms();
+        me->failed += weir_budget_take(1, weir_in_ms(5000), &token, NULL) != WEIR_OK;
+        int64_t waited = world_now_ms() - asked;
+        me->longest_ms = waited > me->longest_ms ? waited : me->longest_ms;
+        (void)weir_sleep(weir_in_ms(20));
+        me->served += token.descriptors > 0;
+        weir_budget_give(&token);
+    }
+    return WEIR_OK;
+}
+
+/* Two saturated pools, one that keeps a minimum and has a caller now and then, and accepts. */
+SCENE(saturated_pools_accepts_and_a_minimum_at_once_starve_nobody, .max_size = 10)
+{
+    struct stream   streams[40];
+    struct acceptor acceptors[4];
+    struct caller  *rare[40];
+    unsigned        served[2] = { 0 };
+
+    scene_set_budget(8);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    weir_pool *minimal = another(1, 1, (weir_pool_opts){ .max_size = 5, .min_idle = 3 });
+    for (int i = 0; i < 40; i++) {
+        streams[i] = (struct stream){ stage, i % 2 ? second : stage->pool, 20000, 0, 0, 0 };
+        scene_spawn(stage, stream_on, &streams[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        acceptors[i] = (struct acceptor){ .until_ms = 20000 };
+        scene_spawn(stage, accept_on, &acceptors[i]);
+    }
+    for (int i = 0; i < 40; i++) {
+        rare[i] = scene_call(stage, (struct caller){ .pool = minimal, .hold_ms = 30 });
+        world_advance_ms(500);
+        EXPECT(in_all(stage) <= 8);
+    }
+    scene_wait(stage, 5000);
+    for (int i = 0; i < 40; i++) {
+        EXPECT_INT(streams[i].failed, 0);
+        EXPECT(streams[i].longest_ms < 1500);
+        served[i % 2] += streams[i].served;
+        EXPECT_STATUS(rare[i]->status, WEIR_OK);
+        EXPECT(rare[i]->served_ms - rare[i]->asked_ms < 500);
+    }
+    for (int i = 0; i < 4; i++) {
+        EXPECT_INT(acceptors[i].failed, 0);
+        EXPECT(acceptors[i].longest_ms < 1000);
+        EXPECT(acceptors[i].served > 50);
+    }
+    EXPECT(served[0] > 2000 && served[1] > 2000);
+    free_another(second, 0);
+    free_another(minimal, 1);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
 /* ---- several sockets at a time ----------------------------------------------------------- */
 
 SCENE(a_connection_of_several_sockets_gets_all_of_them_or_none, .max_size = 10)
@@ -796,6 +862,7 @@ int main(void)
         cmocka_unit_test(three_busy_pools_on_six_descriptors_all_get_their_part),
         cmocka_unit_test(two_minimums_that_do_not_fit_leave_each_other_alone),
         cmocka_unit_test(a_minimum_that_is_waited_for_holds_up_no_caller),
+        cmocka_unit_test(saturated_pools_accepts_and_a_minimum_at_once_starve_nobody),
         cmocka_unit_test(a_connection_of_several_sockets_gets_all_of_them_or_none),
         cmocka_unit_test(a_connection_that_needs_more_pays_for_it_and_gives_all_of_it_back),
         cmocka_unit_test(it_waits_for_more_no_longer_than_it_says_and_keeps_what_it_has),
