@@ -86,6 +86,11 @@ static int64_t off_cpu_ns(void)
     return waited;
 }
 
+double detect_off_cpu_ms(void)
+{
+    return (double)off_cpu_ns() / 1e6;
+}
+
 static void note_gap(void)
 {
     int64_t now = clock_ns();

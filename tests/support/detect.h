@@ -21,6 +21,10 @@ void detect_start(void);
 /* Stop watching, and tell. Call in a coroutine of the same hub. */
 void detect_stop(struct detect_findings *out);
 
+/* For how long so far this thread was ready while another had its CPU: what a test that measures
+   itself may take off. While watching. */
+double detect_off_cpu_ms(void);
+
 /* The longest gap a test may show, 0 where timing means nothing (valgrind). */
 double detect_gap_limit_ms(void);
 
