@@ -85,6 +85,9 @@ struct verdict {
 /* Plays it in this process, which ends where an expectation fails. */
 void play_plan(const struct plan *plan, struct verdict *out);
 
+/* The same in a world that is there already, by its main coroutine. */
+void play_plan_here(const struct plan *plan, struct verdict *out);
+
 /* ---- the reference model ------------------------------------------------------------------ */
 
 /* Somebody in a queue, as the model sees him. */

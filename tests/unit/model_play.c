@@ -602,29 +602,6 @@ static void stop_if_failed(void)
     _Exit(1);
 }
 
-static weir_status curtain_up(void *arg)
-{
-    (void)arg;
-    for (unsigned place = 0; place < POOLS; place++)
-        make_pool(place);
-    play_operations();
-    stop_if_failed();
-    play.verdict->at = play.plan->count;
-    everything_well_again();
-    everybody_leaves();
-    compare();
-    somebody_comes_late();
-    everybody_leaves();
-    clean_up();
-    stop_if_failed();
-    return WEIR_OK;
-}
-
-static void hear_nothing(weir_log_level level, const char *line, void *arg)
-{
-    (void)level, (void)line, (void)arg;
-}
-
 static void sum_up(void)
 {
     LIST_EACH(node, &play.books) {
@@ -637,7 +614,12 @@ static void sum_up(void)
     }
 }
 
-void play_plan(const struct plan *plan, struct verdict *out)
+static void hear_nothing(weir_log_level level, const char *line, void *arg)
+{
+    (void)level, (void)line, (void)arg;
+}
+
+void play_plan_here(const struct plan *plan, struct verdict *out)
 {
     memset(&play, 0, sizeof play);
     play.plan = plan;
@@ -646,8 +628,37 @@ void play_plan(const struct plan *plan, struct verdict *out)
     for (unsigned i = 0; i < PLAYERS; i++)
         play.players[i].number = i;
     weir_log_set(hear_nothing, NULL, WEIR_LOG_ERROR);
-    if (weir_budget_set(&(weir_budget_opts){ .limit = plan->budget }, NULL) != WEIR_OK ||
-        world_run(curtain_up, NULL) != WEIR_OK)
-        abort();
+    set_budget(plan->budget);
+    for (unsigned place = 0; place < POOLS; place++)
+        make_pool(place);
+    play_operations();
+    stop_if_failed();
+    play.verdict->at = play.plan->count;
+    everything_well_again();
+    everybody_leaves();
+    compare();
+    somebody_comes_late();
+    everybody_leaves();
+    clean_up();
+    stop_if_failed();
     sum_up();
+}
+
+struct performance {
+    const struct plan *plan;
+    struct verdict    *out;
+};
+
+static weir_status curtain_up(void *arg)
+{
+    const struct performance *performance = arg;
+
+    play_plan_here(performance->plan, performance->out);
+    return WEIR_OK;
+}
+
+void play_plan(const struct plan *plan, struct verdict *out)
+{
+    if (world_run(curtain_up, &(struct performance){ plan, out }) != WEIR_OK)
+        abort();
 }
