@@ -489,13 +489,14 @@ SCENE(saturated_pools_accepts_and_a_minimum_at_once_starve_nobody, .max_size = 1
         streams[i] = (struct stream){ stage, i % 2 ? second : stage->pool, 20000, 0, 0, 0 };
         scene_spawn(stage, stream_on, &streams[i]);
     }
+    world_advance_ms(1000); /* everything is taken that is not promised */
     for (int i = 0; i < 4; i++) {
         acceptors[i] = (struct acceptor){ .until_ms = 20000 };
         scene_spawn(stage, accept_on, &acceptors[i]);
     }
     for (int i = 0; i < 40; i++) {
         rare[i] = scene_call(stage, (struct caller){ .pool = minimal, .hold_ms = 30 });
-        world_advance_ms(500);
+        world_advance_ms(450);
         EXPECT(in_all(stage) <= 8);
     }
     scene_wait(stage, 5000);
