@@ -208,21 +208,44 @@ static weir_status drain_it(struct scene *stage, weir_error *err)
     return status == WEIR_OK ? weir_pool_ready(stage->pool, err) : status;
 }
 
-static weir_status make_another(struct scene *stage, weir_error *err)
+/* So that the next who reserves an alarm needs more room for it. */
+static int alarms;
+
+static void use_up_alarms(struct scene *stage)
 {
-    static struct fake fake;
-    weir_pool         *pool;
+    (void)stage;
+    alarms = 0;
+    scarce_begin(1, ALL_FAIL);
+    while (weir_alarm_reserve(1) == WEIR_OK)
+        alarms++;
+    (void)scarce_end();
+}
+
+static weir_status make_others(struct scene *stage, weir_error *err)
+{
+    enum { OTHERS = 4 };
+    static struct fake fakes[OTHERS];
+    weir_pool         *pools[OTHERS] = { NULL };
+    weir_status        status = WEIR_OK;
+    int                made = 0;
 
     (void)stage;
-    memset(&fake, 0, sizeof fake);
-    fake_init(&fake);
-    weir_status status = weir_pool_new(
-        &fake_driver, &fake, &(weir_pool_opts){ .max_size = 2, .min_idle = 2 }, &pool, err);
-    EXPECT((status == WEIR_OK) == (pool != NULL));
+    memset(fakes, 0, sizeof fakes);
+    while (made < OTHERS && status == WEIR_OK) {
+        fake_init(&fakes[made]);
+        status = weir_pool_new(&fake_driver, &fakes[made],
+                               &(weir_pool_opts){ .max_size = 2, .min_idle = 2 }, &pools[made],
+                               err);
+        EXPECT((status == WEIR_OK) == (pools[made] != NULL));
+        made++;
+    }
     world_settle();
-    weir_pool_free(pool);
-    EXPECT_INT(fake.configs_freed, 1);
-    EXPECT_INT(fake.handles + fake.descriptors, 0);
+    for (int i = 0; i < made; i++) {
+        weir_pool_free(pools[i]);
+        EXPECT_INT(fakes[i].configs_freed, 1);
+        EXPECT_INT(fakes[i].handles + fakes[i].descriptors, 0);
+    }
+    (void)weir_alarm_reserve(-alarms);
     return status;
 }
 
@@ -307,7 +330,7 @@ static const struct deed deeds[] = {
       true }, /* records of connections that have gone are used again */
     { "resize", { .max_size = 4 }, some_of_each, grow_and_shrink, 0, true },
     { "drain", { .max_size = 4 }, one_idle, drain_it, 0, true },
-    { "another pool", { .max_size = 1 }, nothing, make_another, 4, false },
+    { "more pools", { .max_size = 1 }, use_up_alarms, make_others, 10, false },
     { "descriptors", { .max_size = 1 }, nothing, take_descriptors, 0, true },
     { "metrics and dumps", { .max_size = 4 }, one_idle, look_at_it, 0, true },
 #ifdef TEST_MYSQL
