@@ -480,6 +480,17 @@ static bool granted_yet(struct request *request)
     return granted;
 }
 
+void budget_wanted(const struct budget_share *share)
+{
+    pthread_mutex_lock(&account.lock);
+    LIST_EACH(node, &account.queue) {
+        struct request *request = LIST_OF(node, struct request, link);
+        if (request->share == share && request->rank == SPARE)
+            wake(request);
+    }
+    pthread_mutex_unlock(&account.lock);
+}
+
 static weir_deadline earlier_of(weir_deadline deadline, int64_t ms)
 {
     int64_t at = ns_after(hot_now(), ms);

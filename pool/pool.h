@@ -227,6 +227,8 @@ bool        budget_is_all_ours(const struct budget_share *share, unsigned count)
    for them. */
 weir_status budget_pay(struct budget_share *share, unsigned count, const unsigned *wanted,
                        weir_deadline deadline);
+/* *wanted was zero and is not any more: whoever waits in budget_pay() for it looks again. */
+void        budget_wanted(const struct budget_share *share);
 void        budget_refund(struct budget_share *share, unsigned count);
 /* In the child of a fork: nobody waits, and shares have nothing, but for what is inherited: */
 void        budget_forked(void);

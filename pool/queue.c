@@ -345,6 +345,8 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     pool->minimum = pool->opts.min_idle || pool->opts.min_size; /* off in a forked child so far */
     if (++pool->waiting > pool->stats.waiting_peak)
         pool->stats.waiting_peak = pool->waiting;
+    if (pool->waiting == 1 && pool->count[CONN_RESERVED])
+        budget_wanted(&pool->share); /* for a minimum, until now */
     if (pool->waiting == 1 && pool_sheds(pool))
         shed_expect(pool);
     dial_if_wanted(pool);
