@@ -20,7 +20,7 @@ done
 names=$(grep -E '^\| [0-9]+ \|' "$readme" | awk -F'|' '{ print $(NF - 1) }' |
         grep -oE '`[a-z0-9_]+`' | tr -d '`' | sort -u)
 for name in $names; do
-    if ! grep -rqE "TEST\\($name\\)" "$tests"; then
+    if ! grep -rqE "[A-Z]\\($name\\)" "$tests"; then # in a program's list, by whatever macro
         echo "no test is called $name"
         wrong=1
     fi
