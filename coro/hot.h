@@ -39,26 +39,33 @@ static inline int64_t hot_now(void)
     return weir_hot_hub_ ? weir_hot_hub_->now_ns : weir_now();
 }
 
-/* weir_pending(WEIR_FOREVER) */
-static inline weir_status hot_pending(void)
+/* weir_pending(WEIR_FOREVER), in a coroutine of this thread's hub. */
+static inline weir_status hot_pending_in(const struct hot_hub *hub)
 {
-    const struct hot_task *task = (const struct hot_task *)hot_self();
+    const struct hot_task *task = (const struct hot_task *)hub->running;
 
-    if (!task)
-        return WEIR_OK;
     if (task->canceled && !task->shielded)
         return WEIR_CANCELED;
-    return task->limit_ns <= weir_hot_hub_->now_ns ? WEIR_TIMEOUT : WEIR_OK;
+    return task->limit_ns <= hub->now_ns ? WEIR_TIMEOUT : WEIR_OK;
+}
+
+static inline weir_status hot_pending(void)
+{
+    return hot_self() ? hot_pending_in(weir_hot_hub_) : WEIR_OK;
+}
+
+static inline void hot_spend_in(struct hot_hub *hub, unsigned units)
+{
+    if (hub->spent + units < WEIR_UNITS)
+        hub->spent += units;
+    else
+        weir_spend(units);
 }
 
 static inline void hot_spend(unsigned units)
 {
-    if (!weir_hot_hub_)
-        return;
-    if (weir_hot_hub_->spent + units < WEIR_UNITS)
-        weir_hot_hub_->spent += units;
-    else
-        weir_spend(units);
+    if (weir_hot_hub_)
+        hot_spend_in(weir_hot_hub_, units);
 }
 
 static inline void hot_exit_hook_add(weir_task *task, weir_exit_hook *hook)

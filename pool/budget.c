@@ -67,7 +67,6 @@ static struct {
     struct list     shares;
     unsigned        share_count;
     struct list     queue;
-    atomic_uint     waiting;
     struct list     parked;   /* those whom the kernel refused: struct request */
     weir_budget_stats stats;
 } account = {
@@ -76,6 +75,8 @@ static struct {
     .queue = { &account.queue, &account.queue },
     .parked = { &account.parked, &account.parked },
 };
+
+atomic_uint budget_waiting;
 
 /* ---- how much there is ---------------------------------------------------------------- */
 
@@ -275,7 +276,7 @@ static void grant_what_fits(void)
         if (!fits(request->share, request->count))
             return; /* in order: who comes later does not slip past */
         list_unlink(&request->link);
-        atomic_fetch_sub(&account.waiting, 1);
+        atomic_fetch_sub(&budget_waiting, 1);
         book(request->share, request->count);
         request->granted = true;
         wake(request);
@@ -353,11 +354,8 @@ bool budget_is_all_ours(const struct budget_share *share, unsigned count)
     return ours;
 }
 
-bool budget_claims(const struct budget_share *share, int64_t since_ns)
+bool budget_claims_of(const struct budget_share *share, int64_t since_ns)
 {
-    if (!atomic_load_explicit(&account.waiting, memory_order_relaxed))
-        return false;
-
     pthread_mutex_lock(&account.lock);
     struct list *first = list_first(&account.queue);
     bool         claims = false;
@@ -448,7 +446,7 @@ static void enqueue(struct request *request)
 {
     stand_in_line(request);
     account.stats.waited++;
-    atomic_fetch_add(&account.waiting, 1);
+    atomic_fetch_add(&budget_waiting, 1);
 }
 
 /* True when it was granted in the meantime. */
@@ -458,7 +456,7 @@ static bool withdraw(struct request *request)
     bool granted = request->granted;
     if (!granted && !list_empty(&request->link)) {
         list_unlink(&request->link);
-        atomic_fetch_sub(&account.waiting, 1);
+        atomic_fetch_sub(&budget_waiting, 1);
         grant_what_fits(); /* it may have stood in the way of a smaller one */
     }
     pthread_mutex_unlock(&account.lock);
@@ -585,7 +583,7 @@ void budget_forked(void)
     account.known = account.told;
     list_init(&account.queue);
     list_init(&account.parked);
-    atomic_store(&account.waiting, 0);
+    atomic_store(&budget_waiting, 0);
     account.stats = (weir_budget_stats){ 0 };
     account.used = account.committed = account.tokens;
     account.promised = account.share_count = 0;
@@ -652,6 +650,6 @@ void weir_budget_read(weir_budget_stats *out)
     out->limit = account.limit;
     out->used = account.used;
     out->floors = account.committed - account.used;
-    out->waiting = atomic_load(&account.waiting);
+    out->waiting = atomic_load(&budget_waiting);
     pthread_mutex_unlock(&account.lock);
 }

@@ -15,30 +15,6 @@
 
 /* ---- states ------------------------------------------------------------------------- */
 
-void conn_move(struct conn *conn, enum conn_state to)
-{
-    weir_pool *pool = conn->pool;
-
-    list_unlink(&conn->link);
-    pool->count[conn->state]--;
-    conn->state = to;
-    conn->since_ns = hot_now();
-    pool->count[to]++;
-    if (to == CONN_CLOSING)
-        pool->share.leaving += conn->paid;
-    list_prepend(&pool->conns[to], &conn->link);
-}
-
-unsigned pool_live(const weir_pool *pool)
-{
-    return pool->count[CONN_IDLE] + pool->count[CONN_IN_USE] + pool->count[CONN_RESETTING];
-}
-
-unsigned pool_total(const weir_pool *pool)
-{
-    return pool_live(pool) + pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING];
-}
-
 static struct conn *conn_of(const weir_conn *driver_side)
 {
     return driver_side->pool_side_;
@@ -400,16 +376,14 @@ void conn_ping(struct conn *conn)
 /* ---- given back --------------------------------------------------------------------- */
 
 /* A lease on it is over: what is the connection good for now? */
-void conn_end_lease(struct conn *conn, bool forgotten, bool close)
+void conn_end_lease(struct conn *conn, weir_condition condition, bool forgotten, bool close)
 {
-    weir_pool     *pool = conn->pool;
-    weir_condition condition = pool->driver->check(conn->driver_side, pool->opts.reset);
-    weir_farewell  how = condition == WEIR_CLEAN || condition == WEIR_DIRTY ? WEIR_POLITE
-                                                                            : WEIR_ABRUPT;
+    weir_pool    *pool = conn->pool;
+    weir_farewell how = condition == WEIR_CLEAN || condition == WEIR_DIRTY ? WEIR_POLITE
+                                                                           : WEIR_ABRUPT;
 
-    histogram_add(&pool->stats.hold, hot_now() - conn->since_ns);
     if (pool->opts.refuse_hopeless)
-        shed_learn(pool, hot_now() - conn->since_ns);
+        shed_learn(pool, pool_now(pool) - conn->since_ns);
     if (pool->on_event)
         tell_conn(conn, WEIR_EVENT_CHECKED_IN, 0);
     if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)

@@ -11,33 +11,6 @@
 
 #include <pthread.h>
 
-/* ---- begin and end ------------------------------------------------------------------- */
-
-static void holder_ended(weir_exit_hook *hook);
-
-weir_lease *lease_current(const struct conn *conn)
-{
-    return (weir_lease *)&conn->leases[conn->turn % LEASES_PER_CONN];
-}
-
-weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site)
-{
-    weir_pool *pool = conn->pool;
-
-    conn->turn++;
-    weir_lease *lease = lease_current(conn);
-    lease->holder = holder;
-    lease->site = site;
-    lease->nested = 0;
-    lease->at_exit.fn = holder_ended;
-    hot_exit_hook_add(holder, &lease->at_exit);
-    conn->driver_side->user = holder;
-    pool->stats.acquired++;
-    if (pool->count[CONN_IN_USE] > pool->stats.in_use_peak)
-        pool->stats.in_use_peak = pool->count[CONN_IN_USE];
-    return lease;
-}
-
 /* ---- the leases of one coroutine ------------------------------------------------------ */
 
 /* One key for all pools: the first of the coroutine's local leases. */
@@ -80,26 +53,34 @@ static bool is_of_pool(const weir_exit_hook *hook, void *pool)
 
 unsigned leases_held(const weir_task *task, weir_pool *pool)
 {
-    return weir_exit_hook_count(task, holder_ended, is_of_pool, pool);
+    return weir_exit_hook_count(task, lease_holder_ended, is_of_pool, pool);
 }
 
 /* ---- the end -------------------------------------------------------------------------- */
 
-static void end(weir_lease *lease, bool forgotten, bool close)
+__attribute__((always_inline)) static inline void end(weir_lease *lease, bool forgotten,
+                                                      bool close)
 {
     struct conn *conn = lease->conn;
+    weir_pool   *pool = conn->pool;
 
     if (lease->nested)
         local_forget(lease);
     lease->nested = 0;
     lease->holder = NULL;
     conn->driver_side->user = NULL;
-    conn->pool->stats.released++;
-    conn_end_lease(conn, forgotten, close);
+    pool->stats.released++;
+    histogram_add(&pool->stats.hold, pool_now(pool) - conn->since_ns);
+    weir_condition found = pool->driver->check(conn->driver_side, pool->opts.reset);
+    if (found == WEIR_CLEAN && !forgotten && !close && !pool->opts.refuse_hopeless &&
+        pool_is_at_peace(pool) && conn_is_fresh(conn))
+        rest_idle(conn);
+    else
+        conn_end_lease(conn, found, forgotten, close);
 }
 
 /* In its exit hook, where nothing may yield: the connection's keeper does the rest. */
-static void holder_ended(weir_exit_hook *hook)
+void lease_holder_ended(weir_exit_hook *hook)
 {
     weir_lease *lease = LIST_OF(hook, weir_lease, at_exit);
     weir_pool  *pool = lease->conn->pool;
@@ -177,7 +158,7 @@ weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 
 /* ---- taking --------------------------------------------------------------------------- */
 
-static weir_status check_place(weir_pool *pool, weir_lease **out, weir_error *err)
+WEIR_COLD static weir_status refuse_place(weir_pool *pool, weir_lease **out, weir_error *err)
 {
     if (!out)
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() without a place for the lease: "
@@ -187,24 +168,33 @@ static weir_status check_place(weir_pool *pool, weir_lease **out, weir_error *er
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() without a pool");
     if (!hot_self())
         return weir_error_set(err, WEIR_USAGE, "weir_acquire() outside of a coroutine");
-    if (weir_hub_here() != pool->hub)
-        return weir_error_set(err, WEIR_USAGE,
-                              "pool %s belongs to another thread: make one pool per thread",
-                              pool->name);
-    return WEIR_OK;
+    return weir_error_set(err, WEIR_USAGE,
+                          "pool %s belongs to another thread: make one pool per thread",
+                          pool->name);
+}
+
+/* In a coroutine of the pool's thread, with a place for the lease? */
+static inline bool is_in_place(const weir_pool *pool, weir_lease **out)
+{
+    return out && pool && pool_hub(pool) == weir_hot_hub_ && weir_hot_hub_->running;
 }
 
 weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
                             weir_error *err, const char *site)
 {
-    struct conn *conn = NULL;
-    weir_status  status = check_place(pool, out, err);
+    bool in_place = is_in_place(pool, out);
 
-    if (status == WEIR_OK)
-        status = queue_acquire(pool, deadline, site, &conn, err);
-    if (status == WEIR_OK)
-        *out = lease_current(conn);
-    else if (err)
+    if (in_place && pool_is_at_peace(pool) && !list_empty(&pool->conns[CONN_IDLE]) &&
+        hot_pending_in(pool_hub(pool)) == WEIR_OK) {
+        struct conn *conn = LIST_OF(pool->conns[CONN_IDLE].next, struct conn, link);
+        if (conn_is_fresh(conn)) {
+            *out = lend_idle(conn, pool_hub(pool)->running, site);
+            return WEIR_OK;
+        }
+    }
+    weir_status status = in_place ? queue_acquire(pool, deadline, site, out, err)
+                                  : refuse_place(pool, out, err);
+    if (status != WEIR_OK && err)
         err->outcome = WEIR_OUTCOME_NOT_SENT; /* nothing was: there is no connection */
     return status;
 }
@@ -212,10 +202,9 @@ weir_status weir_acquire_at(weir_pool *pool, weir_deadline deadline, weir_lease 
 weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline, weir_lease **out,
                                 weir_error *err, const char *site)
 {
-    weir_status status = check_place(pool, out, err);
-
-    if (status != WEIR_OK)
-        return status;
+    if (!is_in_place(pool, out))
+        return refuse_place(pool, out, err);
+    *out = NULL;
     weir_lease *lease = local_of(pool);
     if (lease) {
         lease->nested++;
@@ -223,7 +212,7 @@ weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline, weir_le
         return WEIR_OK;
     }
 
-    status = locals_ready ? weir_local_set(locals, weir_local_get(locals)) : WEIR_FULL;
+    weir_status status = locals_ready ? weir_local_set(locals, weir_local_get(locals)) : WEIR_FULL;
     if (status != WEIR_OK)
         return weir_error_set(err, WEIR_NOMEM, "no room for a coroutine-local lease");
     status = weir_acquire_at(pool, deadline, &lease, err, site);

@@ -197,9 +197,7 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     pool->hub = weir_hub_here();
     pool->opts = complete_opts;
     pool->ceiling = complete_opts.max_size;
-    pool->idle_ns = ns_after(0, complete_opts.idle_timeout_ms);
-    if (pool->idle_ns > NEVER_NS)
-        pool->idle_ns = NEVER_NS;
+    upkeep_begin(pool);
     pool->minimum = complete_opts.min_idle || complete_opts.min_size;
     pool->on_event = complete_opts.on_event;
     pool->on_event_arg = complete_opts.on_event_arg;

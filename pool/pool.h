@@ -15,6 +15,8 @@
 #include "hot.h"
 #include "list.h"
 
+#include <stdatomic.h>
+
 #include <weir/driver.h>
 #include <weir/hub.h>
 
@@ -139,6 +141,7 @@ struct weir_pool {
     int64_t             calm_ns; /* when the queue last was as it should be */
     int64_t             hold_ns; /* what leases took lately: for refuse_hopeless */
     int64_t             idle_ns; /* idle_timeout_ms; NEVER_NS at most */
+    int64_t             rest_ns; /* nothing is due about an idle one earlier than so long after */
     unsigned            failures_in_row;
     int64_t             retry_ns; /* no attempt before this */
     weir_error          last_failure;
@@ -153,14 +156,11 @@ struct weir_pool {
 };
 
 /* ---- conn.c: one connection's states ------------------------------------------------- */
-void         conn_move(struct conn *conn, enum conn_state to);
 struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper at work */
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
-void         conn_end_lease(struct conn *conn, bool forgotten, bool close);
+void         conn_end_lease(struct conn *conn, weir_condition found, bool forgotten, bool close);
 void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
 void         conn_ping(struct conn *conn);  /* an idle one: have its keeper ask for life */
-unsigned     pool_live(const weir_pool *pool);  /* idle, in use or resetting */
-unsigned     pool_total(const weir_pool *pool); /* what counts against max_size */
 
 /* ---- queue.c: who waits, who is next ------------------------------------------------- */
 void conn_put(struct conn *conn);     /* usable: to the oldest waiter, or idle */
@@ -172,7 +172,7 @@ weir_status queue_explain(const weir_pool *pool, weir_status status, const char 
 void queue_lease_given(weir_pool *pool, const weir_task *task); /* who may be waiting here */
 void queue_check_stuck(weir_pool *pool); /* after there may be fewer connections than before */
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
-                          struct conn **out, weir_error *err);
+                          weir_lease **out, weir_error *err);
 
 /* ---- state.c: what the pool may do now ------------------------------------------------ */
 void        pool_gone_check(weir_pool *pool);      /* after a connection went: may free the pool */
@@ -194,8 +194,7 @@ void dial_succeeded(weir_pool *pool);
 bool dial_known_down(const weir_pool *pool);
 
 /* ---- lease.c -------------------------------------------------------------------------- */
-weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site);
-weir_lease *lease_current(const struct conn *conn);
+void     lease_holder_ended(weir_exit_hook *hook); /* each lease's, in its holder's list */
 unsigned    leases_held(const weir_task *task, weir_pool *pool);
 
 /* ---- fork.c: in the child -------------------------------------------------------------- */
@@ -212,7 +211,8 @@ static inline bool pool_sheds(const weir_pool *pool)
 }
 
 /* ---- upkeep.c: what time does to idle connections -------------------------------------- */
-void upkeep_rests(struct conn *conn); /* it has become idle */
+void upkeep_begin(weir_pool *pool);
+void upkeep_expect(struct conn *conn); /* it has become idle */
 void upkeep_again(weir_pool *pool);   /* a ping has ended: another one may begin */
 bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
 
@@ -236,7 +236,14 @@ void        budget_inherit(struct budget_share *share, unsigned count);
 /* The kernel has no descriptor: wait until one was closed, or a while. */
 weir_status budget_wait_for_kernel(void);
 /* Has somebody waited for descriptors since before `since_ns`, while we have more than our part? */
-bool budget_claims(const struct budget_share *share, int64_t since_ns);
+bool budget_claims_of(const struct budget_share *share, int64_t since_ns);
+extern atomic_uint budget_waiting; /* requests in the account's queue */
+
+static inline bool budget_claims(const struct budget_share *share, int64_t since_ns)
+{
+    return atomic_load_explicit(&budget_waiting, memory_order_relaxed) &&
+           budget_claims_of(share, since_ns);
+}
 
 /* ---- permits_pool.c: permits shared with other processes; for a pool that has `shared` -- */
 weir_status shared_join(weir_pool *pool, weir_permits *permits, weir_error *err);
@@ -263,7 +270,6 @@ void report_opening(const weir_pool *pool, char text[OPENING]);
 void report_timeout(weir_pool *pool) WEIR_COLD;
 
 /* ---- stats.c -------------------------------------------------------------------------- */
-void histogram_add(weir_histogram *histogram, int64_t ns);
 #ifdef WEIR_DEBUG
 void pool_verify(const weir_pool *pool);
 #else
@@ -281,11 +287,144 @@ static inline bool conn_is_stale(const struct conn *conn)
     return conn->generation != conn->pool->generation;
 }
 
-/* For whoever may have freed a place, or needs one. Mostly nobody waits. */
+/* Idle, in use or resetting. */
+static inline unsigned pool_live(const weir_pool *pool)
+{
+    return pool->count[CONN_IDLE] + pool->count[CONN_IN_USE] + pool->count[CONN_RESETTING];
+}
+
+/* What counts against max_size. */
+static inline unsigned pool_total(const weir_pool *pool)
+{
+    return pool_live(pool) + pool->count[CONN_RESERVED] + pool->count[CONN_CONNECTING];
+}
+
+/* For whoever may have freed a place, or needs one. Mostly nobody waits, or there is none. */
 static inline void dial_if_wanted(weir_pool *pool)
 {
-    if (pool->waiting || pool->minimum)
+    if ((pool->waiting || pool->minimum) &&
+        (pool_total(pool) < pool->opts.max_size || pool->shared))
         dial_while_wanted(pool);
+}
+
+/* ---- what each lease does ---------------------------------------------------------------- */
+
+/*
+ * Expanded where it is used: calls, and asking the thread for its hub, were a third of what a
+ * lease costs. A pool knows its hub.
+ */
+static inline struct hot_hub *pool_hub(const weir_pool *pool)
+{
+    return (struct hot_hub *)pool->hub;
+}
+
+static inline int64_t pool_now(const weir_pool *pool)
+{
+    return pool_hub(pool)->now_ns;
+}
+
+static inline void conn_move(struct conn *conn, enum conn_state to)
+{
+    weir_pool *pool = conn->pool;
+
+    list_drop(&conn->link);
+    pool->count[conn->state]--;
+    conn->state = to;
+    conn->since_ns = pool_now(pool);
+    pool->count[to]++;
+    if (to == CONN_CLOSING)
+        pool->share.leaving += conn->paid;
+    list_prepend(&pool->conns[to], &conn->link);
+}
+
+static inline weir_lease *lease_current(const struct conn *conn)
+{
+    return (weir_lease *)&conn->leases[conn->turn % LEASES_PER_CONN];
+}
+
+/* The connection is IN_USE already. */
+static inline weir_lease *lease_begin(struct conn *conn, weir_task *holder, const char *site)
+{
+    weir_pool *pool = conn->pool;
+
+    conn->turn++;
+    weir_lease *lease = lease_current(conn);
+    lease->holder = holder;
+    lease->site = site;
+    lease->nested = 0;
+    lease->at_exit.fn = lease_holder_ended;
+    hot_exit_hook_add(holder, &lease->at_exit);
+    conn->driver_side->user = holder;
+    pool->stats.acquired++;
+    if (pool->count[CONN_IN_USE] > pool->stats.in_use_peak)
+        pool->stats.in_use_peak = pool->count[CONN_IN_USE];
+    return lease;
+}
+
+static inline void histogram_add(weir_histogram *histogram, int64_t ns)
+{
+    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+    unsigned bucket = us ? 64 - (unsigned)__builtin_clzll(us) : 0;
+
+    histogram->count++;
+    histogram->sum_us += us;
+    if (us > histogram->max_us)
+        histogram->max_us = us;
+    histogram->bucket[bucket < 32 ? bucket : 31]++;
+}
+
+/* Asked when a connection is given back, and when it is lent: for a look at three numbers. */
+static inline bool conn_is_fresh(const struct conn *conn)
+{
+    int64_t now = pool_now(conn->pool);
+
+    return !conn->pool->choosy && conn->expires_ns > now && conn->driver_side->quiet_until_ns > now;
+}
+
+/* It has become idle. Mostly the next look at the idle ones is due before anything about it is. */
+static inline void upkeep_rests(struct conn *conn)
+{
+    const weir_pool *pool = conn->pool;
+    int64_t          next = pool->sweep.at_ns;
+
+    if (!conn->pinged && pool->sweep.slot && next <= conn->since_ns + pool->rest_ns &&
+        next <= conn->expires_ns && next <= conn->driver_side->quiet_until_ns)
+        conn->unused_ns = conn->since_ns;
+    else
+        upkeep_expect(conn);
+}
+
+/* Is there nobody who waits, listens, or is owed anything? Then lending an idle connection, and
+   giving one back that is clean, is no more than what follows. */
+static inline bool pool_is_at_peace(const weir_pool *pool)
+{
+    return pool->state == WEIR_POOL_READY && !pool->waiting && !pool->on_event && !pool->owes &&
+           !atomic_load_explicit(&budget_waiting, memory_order_relaxed);
+}
+
+static inline weir_lease *lend_idle(struct conn *conn, weir_task *holder, const char *site)
+{
+    weir_pool *pool = conn->pool;
+
+    conn_move(conn, CONN_IN_USE);
+    weir_lease *lease = lease_begin(conn, holder, site);
+    if (pool->count[CONN_IDLE] < pool->opts.min_idle)
+        dial_if_wanted(pool);
+    pool->stats.acquired_at_once++;
+    pool->stats.wait.count++;
+    pool->stats.wait.bucket[0]++;
+    hot_spend_in(pool_hub(pool), 1);
+    return lease;
+}
+
+static inline void rest_idle(struct conn *conn)
+{
+    weir_pool *pool = conn->pool;
+
+    conn_move(conn, CONN_IDLE);
+    upkeep_rests(conn);
+    dial_if_wanted(pool);
+    pool_verify(pool);
 }
 
 /* From 0 to 1, for jitter: a linear congruential generator (Knuth's MMIX constants). */

@@ -59,14 +59,9 @@ WEIR_COLD static bool turned_away(struct conn *conn)
     return true;
 }
 
-/* Asked when a connection is given back, and when it is lent: for a look at three numbers. */
 static inline bool usable(struct conn *conn)
 {
-    int64_t now = hot_now();
-
-    if (conn->pool->choosy || conn->expires_ns <= now || conn->driver_side->quiet_until_ns <= now)
-        return !turned_away(conn);
-    return true;
+    return conn_is_fresh(conn) || !turned_away(conn);
 }
 
 /* The one exception to the order: descriptors that another pool has waited for longer, or a
@@ -260,16 +255,15 @@ void queue_lease_given(weir_pool *pool, const weir_task *task)
 /* ---- acquiring ----------------------------------------------------------------------- */
 
 /* An idle one that may still be lent. */
-static struct conn *take_idle(weir_pool *pool)
+/* The first idle one that is good for something; the others are closed. */
+static struct conn *find_idle(weir_pool *pool)
 {
     struct list *first;
 
     while ((first = list_first(&pool->conns[CONN_IDLE])) != NULL) {
         struct conn *conn = LIST_OF(first, struct conn, link);
-        if (usable(conn)) {
-            conn_move(conn, CONN_IN_USE);
+        if (usable(conn))
             return conn;
-        }
     }
     return NULL;
 }
@@ -294,7 +288,7 @@ WEIR_COLD static weir_status refuse(weir_pool *pool, weir_status status, const w
 
 /* Woken, late or cancelled: what came of it. */
 static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status status,
-                           struct conn **out, weir_error *err)
+                           weir_lease **out, weir_error *err)
 {
     if (me->conn && hot_pending() == WEIR_CANCELED) {
         weir_lease *lease = lease_current(me->conn);
@@ -303,7 +297,7 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
         return weir_error_set(err, WEIR_CANCELED, "pool %s: cancelled while waiting", pool->name);
     }
     if (me->conn) {
-        *out = me->conn;
+        *out = lease_current(me->conn);
         return WEIR_OK;
     }
     if (me->served) {
@@ -325,7 +319,7 @@ static weir_status outcome(weir_pool *pool, struct waiter *me, weir_status statu
 }
 
 static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const char *site,
-                                 struct conn **out, weir_error *err)
+                                 weir_lease **out, weir_error *err)
 {
     weir_task    *self = hot_self();
     weir_error    told;
@@ -342,7 +336,8 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     me.waker = weir_waker_new();
     list_append(&pool->waiters, &me.link);
     pool->stuck += me.held;
-    pool->minimum = pool->opts.min_idle || pool->opts.min_size; /* off in a forked child so far */
+    if (pool->inherited) /* its minimum was put off until somebody uses it: see fork.c */
+        pool->minimum = pool->opts.min_idle || pool->opts.min_size;
     if (++pool->waiting > pool->stats.waiting_peak)
         pool->stats.waiting_peak = pool->waiting;
     if (pool->waiting == 1 && pool->count[CONN_RESERVED])
@@ -391,10 +386,12 @@ WEIR_COLD static weir_status refuse_all(weir_pool *pool, weir_status pending, we
 }
 
 weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *site,
-                          struct conn **out, weir_error *err)
+                          weir_lease **out, weir_error *err)
 {
-    weir_status status = hot_pending();
+    struct hot_hub *hub = pool_hub(pool);
+    weir_status     status = hot_pending_in(hub);
 
+    *out = NULL;
     if (pool->on_event) {
         if (pool->telling)
             return pool_check_verb(pool, "weir_acquire", err);
@@ -403,18 +400,11 @@ weir_status queue_acquire(weir_pool *pool, weir_deadline deadline, const char *s
     if (pool->state != WEIR_POOL_READY || status == WEIR_CANCELED)
         return refuse_all(pool, status, err);
     if (status == WEIR_OK && !pool->waiting) {
-        struct conn *conn = take_idle(pool);
+        struct conn *conn = find_idle(pool);
         if (conn) {
-            lease_begin(conn, hot_self(), site);
-            if (pool->count[CONN_IDLE] < pool->opts.min_idle)
-                dial_if_wanted(pool);
-            pool->stats.acquired_at_once++;
-            pool->stats.wait.count++;
-            pool->stats.wait.bucket[0]++;
+            *out = lend_idle(conn, hub->running, site);
             if (pool->on_event)
                 tell_conn(conn, WEIR_EVENT_CHECKED_OUT, 0);
-            hot_spend(1);
-            *out = conn;
             return WEIR_OK;
         }
     }

@@ -8,18 +8,6 @@
 
 /* ---- histograms ------------------------------------------------------------------------ */
 
-void histogram_add(weir_histogram *histogram, int64_t ns)
-{
-    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
-    unsigned bucket = us ? 64 - (unsigned)__builtin_clzll(us) : 0;
-
-    histogram->count++;
-    histogram->sum_us += us;
-    if (us > histogram->max_us)
-        histogram->max_us = us;
-    histogram->bucket[bucket < 32 ? bucket : 31]++;
-}
-
 uint64_t weir_histogram_us(const weir_histogram *histogram, double percent)
 {
     double   wanted = (double)histogram->count * percent / 100.0;

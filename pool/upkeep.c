@@ -113,6 +113,14 @@ void upkeep_again(weir_pool *pool)
         expect(pool, hot_now());
 }
 
+void upkeep_begin(weir_pool *pool)
+{
+    pool->idle_ns = earlier(ns_after(0, pool->opts.idle_timeout_ms), NEVER_NS);
+    pool->rest_ns = pool->idle_ns;
+    if (keeps_alive(pool)) /* see ping_at() */
+        pool->rest_ns = earlier(pool->rest_ns, ns_after(0, pool->opts.keepalive_ms) / 10 * 9);
+}
+
 /* ---- coming to rest ------------------------------------------------------------------ */
 
 /* Most often it is the one unused longest. */
@@ -127,7 +135,7 @@ static void back_into_place(struct conn *conn)
     list_prepend(after, &conn->link);
 }
 
-void upkeep_rests(struct conn *conn)
+void upkeep_expect(struct conn *conn)
 {
     weir_pool *pool = conn->pool;
 
