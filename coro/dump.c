@@ -11,6 +11,7 @@
  */
 #include "group.h"
 #include "log.h"
+#include "settings.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -272,6 +273,7 @@ weir_status weir_dump_on_signal(int number, weir_write_fn write, void *arg, weir
     struct sigaction ours = { .sa_sigaction = on_signal,
                               .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
 
+    settings_apply(); /* now, so that what the environment says does not come after us */
     if (dump_signal)
         sigaction(dump_signal, &before, NULL);
     dump_signal = 0;

@@ -322,8 +322,9 @@ void tasks_each(weir_hub *hub, void (*fn)(weir_task *task, void *arg), void *arg
 void hub_trace(weir_hub *hub, weir_task *to); /* who gets the thread now */
 
 /* watchdog.c */
-unsigned watchdog_threads(void);
-void     watchdog_forked(void);
+unsigned    watchdog_threads(void);
+void        watchdog_forked(void);
+weir_status watchdog_start_by_environment(int limit_ms, weir_error *err);
 
 /* fork.c */
 void fork_mind(void);

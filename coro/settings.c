@@ -2,8 +2,7 @@
  * settings.c - a table of environment variables, and what each of them sets.
  *
  * They are applied before the first hub, or before the program first says something of the kind
- * itself, so that what it says comes after and goes before them. A watchdog of the program's own
- * that runs already stays.
+ * itself, so that what it says comes after and goes before them.
  */
 #define _GNU_SOURCE /* secure_getenv */
 #include "settings.h"
@@ -42,7 +41,7 @@ static void set_watch(long value)
 {
     weir_error err;
 
-    if (weir_watch_start(&(weir_watch_opts){ .limit_ms = (int)value }, &err) != WEIR_OK)
+    if (watchdog_start_by_environment((int)value, &err) != WEIR_OK)
         LOG(WEIR_LOG_WARN, "WEIR_WATCH_MS: %s", err.message);
 }
 

@@ -20,6 +20,7 @@
 
 #include "hub.h"
 #include "log.h"
+#include "settings.h"
 
 #include <errno.h>
 #include <execinfo.h>
@@ -48,6 +49,7 @@ static struct {
     pthread_cond_t  stop_now;
     pthread_t       thread;
     bool            running, stop;
+    bool            by_environment; /* not by the program, which goes before that */
     weir_watch_opts opts;
     struct sigaction before;
 } dog = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -386,7 +388,7 @@ static bool make_thread(void)
     return dog.running;
 }
 
-weir_status weir_watch_start(const weir_watch_opts *opts, weir_error *err)
+static weir_status start(const weir_watch_opts *opts, bool by_environment, weir_error *err)
 {
     weir_status status = WEIR_OK;
 
@@ -403,16 +405,46 @@ weir_status weir_watch_start(const weir_watch_opts *opts, weir_error *err)
             sigaction(dog.opts.signal, &dog.before, NULL);
         status = weir_error_set(err, WEIR_NOMEM, "no thread for the watchdog");
     }
-    if (status == WEIR_OK)
+    if (status == WEIR_OK) {
         atomic_store(&dog_alive, 1);
+        dog.by_environment = by_environment;
+    }
     pthread_mutex_unlock(&dog.lock);
+    return status;
+}
+
+weir_status watchdog_start_by_environment(int limit_ms, weir_error *err)
+{
+    return start(&(weir_watch_opts){ .limit_ms = limit_ms }, true, err);
+}
+
+/* 0: it does not run, or the program itself started it. */
+static int limit_by_environment(void)
+{
+    pthread_mutex_lock(&dog.lock);
+    int limit_ms = dog.running && dog.by_environment ? dog.opts.limit_ms : 0;
+    pthread_mutex_unlock(&dog.lock);
+    return limit_ms;
+}
+
+weir_status weir_watch_start(const weir_watch_opts *opts, weir_error *err)
+{
+    settings_apply(); /* now, so that what the environment says does not come after us */
+    int given_ms = limit_by_environment();
+    if (!given_ms)
+        return start(opts, false, err);
+
+    weir_watch_stop();
+    weir_status status = start(opts, false, err);
+    if (status != WEIR_OK)
+        (void)watchdog_start_by_environment(given_ms, NULL); /* as if nothing had been said */
     return status;
 }
 
 void weir_watch_stop(void)
 {
     pthread_mutex_lock(&dog.lock);
-    bool running = dog.running;
+    bool running = dog.running && !dog.stop; /* of two who stop it one does */
     dog.stop = true;
     if (running)
         pthread_cond_signal(&dog.stop_now);

@@ -10,6 +10,7 @@
 #include "hub.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <weir/settings.h>
@@ -128,6 +129,90 @@ static int block(void)
     HOLDS(weir_watch_blocked() > 0);
     weir_watch_stop();
     return (int)status;
+}
+
+/* A watchdog and a signal of the program's own, before its first hub and in it. */
+static atomic_int blocked_told;
+
+static void count_blocked(const weir_blocked *blocked, void *arg)
+{
+    (void)blocked;
+    (void)arg;
+    atomic_fetch_add(&blocked_told, 1);
+}
+
+static void watch_myself(void)
+{
+    weir_watch_opts opts = { .limit_ms = 20, .fn = count_blocked }, wrong = { .limit_ms = -1 };
+    weir_error      err;
+
+    HOLDS_EQ(weir_watch_start(&wrong, &err), WEIR_USAGE);
+    HOLDS_EQ(weir_watch_start(&opts, &err), WEIR_OK);
+    HOLDS_EQ(weir_watch_start(&opts, &err), WEIR_BUSY);
+}
+
+static weir_status watch_and_block(void *arg)
+{
+    if (arg)
+        watch_myself();
+    return block_the_hub(NULL);
+}
+
+static int watch_in_a_hub(void)
+{
+    HOLDS_EQ(weir_run(watch_and_block, &blocked_told), WEIR_OK);
+    HOLDS(atomic_load(&blocked_told) > 0);
+    weir_watch_stop();
+    return 0;
+}
+
+static int watch_before_the_first_hub(void)
+{
+    watch_myself();
+    HOLDS_EQ(weir_run(watch_and_block, NULL), WEIR_OK);
+    HOLDS(atomic_load(&blocked_told) > 0);
+    weir_watch_stop();
+    return 0;
+}
+
+static int watch_only_wrongly(void)
+{
+    weir_error err;
+
+    HOLDS_EQ(weir_watch_start(&(weir_watch_opts){ .limit_ms = -1 }, &err), WEIR_USAGE);
+    return block(); /* what the environment asked for is still there */
+}
+
+static void dump_to_nowhere(const char *dump, size_t size, void *arg)
+{
+    (void)dump;
+    *(size_t *)arg += size;
+}
+
+static int dump_by_a_signal_of_my_own(void)
+{
+    size_t     dumped = 0;
+    weir_error err;
+
+    HOLDS_EQ(weir_dump_on_signal(SIGUSR1, dump_to_nowhere, &dumped, &err), WEIR_OK);
+    HOLDS_EQ(weir_run(ask_for_a_dump, NULL), WEIR_OK);
+    HOLDS(dumped > 0);
+    return 0;
+}
+
+static void the_programs_own_watchdog_and_signal_replace_those_of_the_environment(void **state)
+{
+    char said[8192];
+
+    (void)state;
+    in_child("WEIR_WATCH_MS", "50", watch_in_a_hub, said, sizeof said);
+    assert_string_equal(said, "");
+    in_child("WEIR_WATCH_MS", "50", watch_before_the_first_hub, said, sizeof said);
+    assert_string_equal(said, "");
+    in_child("WEIR_WATCH_MS", "50", watch_only_wrongly, said, sizeof said);
+    assert_non_null(strstr(said, "warning"));
+    in_child("WEIR_DUMP_SIGNAL", "12", dump_by_a_signal_of_my_own, said, sizeof said);
+    assert_string_equal(said, "");
 }
 
 static void a_setting_of_the_environment_is_in_force_unless_the_program_says_otherwise(void **state)
@@ -432,6 +517,7 @@ int main(void)
         /* Before anybody has said what is to be logged. */
         cmocka_unit_test(a_level_of_the_environment_is_in_force_unless_the_program_says_otherwise),
         TEST(a_setting_of_the_environment_is_in_force_unless_the_program_says_otherwise),
+        TEST(the_programs_own_watchdog_and_signal_replace_those_of_the_environment),
         TEST(what_cannot_be_understood_is_told_and_left_aside),
         TEST(the_settings_are_printed_with_where_they_come_from),
         TEST(a_block_that_lets_nobody_run_is_reported_with_its_place),
