@@ -45,6 +45,7 @@ static void prepare(struct context *context, void *low, size_t size, void (*entr
     context->size = size;
     context->entry = entry;
     context->arg = arg;
+    context->to = NULL;
     context->fake = NULL;
     clear_red_zones(low, size);
 #ifdef CONTEXT_TSAN
@@ -101,6 +102,27 @@ const void *context_depth(const struct context *context)
 #endif
 }
 
+int context_saved(const struct context *context, struct context_registers *out)
+{
+#if defined(__x86_64__)
+    const greg_t *at = context->machine.uc_mcontext.gregs;
+
+    if (!context->to)
+        return 0;
+    *out = (struct context_registers){
+        .sp = (const void *)at[REG_RSP],  .pc = (const void *)at[REG_RIP],
+        .rbx = (const void *)at[REG_RBX], .rbp = (const void *)at[REG_RBP],
+        .r12 = (const void *)at[REG_R12], .r13 = (const void *)at[REG_R13],
+        .r14 = (const void *)at[REG_R14], .r15 = (const void *)at[REG_R15],
+    };
+    return 1;
+#else
+    (void)context;
+    (void)out;
+    return 0;
+#endif
+}
+
 int context_is_switching(const void *pc)
 {
     return is_within(pc, (const void *)swapcontext) || is_within(pc, (const void *)setcontext);
@@ -135,6 +157,31 @@ const char *context_backend(void)
 const void *context_depth(const struct context *context)
 {
     return context->machine;
+}
+
+/* It knows no red zones: where jump_fcontext saves, a deeper frame may have been. */
+__attribute__((no_sanitize("address"))) int context_saved(const struct context     *context,
+                                                          struct context_registers *out)
+{
+#if defined(__x86_64__)
+    const void *const *at = context->machine; /* the same since 1.61: see weir-gdb.py, too */
+
+    if (!context->to)
+        return 0;
+    out->sp = at + 8;
+    out->pc = at[7];
+    out->rbp = at[6];
+    out->rbx = at[5];
+    out->r15 = at[4];
+    out->r14 = at[3];
+    out->r13 = at[2];
+    out->r12 = at[1];
+    return 1;
+#else
+    (void)context;
+    (void)out;
+    return 0;
+#endif
 }
 
 int context_is_switching(const void *pc)

@@ -50,7 +50,8 @@ struct context {
     size_t size;
     void (*entry)(void *arg);
     void *arg;
-    struct context *to; /* whom it switched to last; not on its stack, which may be gone */
+    struct context *to; /* whom it switched to last (NULL: it never did); not on its stack, which
+                           may be gone */
     void *fake;  /* AddressSanitizer's shadow of its frames, while it is switched out */
     void *fiber; /* ThreadSanitizer's name for it */
 };
@@ -77,6 +78,14 @@ const char *context_backend(void);
 
 /* How deep its stack is in use, for one that is not running: an address, NULL where unknown. */
 const void *context_depth(const struct context *context);
+
+/* What is kept of the registers while it is switched out: those a function must preserve. */
+struct context_registers {
+    const void *sp, *pc, *rbx, *rbp, *r12, *r13, *r14, *r15; /* walk.c knows the order */
+};
+
+/* False for one that has not begun, and where nobody has written down where they are. */
+int context_saved(const struct context *context, struct context_registers *out);
 
 /* Is this address within the switch itself, where a stack is neither the one nor the other?
    Async-signal-safe. */

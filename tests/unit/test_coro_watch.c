@@ -99,6 +99,26 @@ static weir_status wait_for_event(void *arg)
     return weir_event_wait(arg, WEIR_FOREVER);
 }
 
+/* Exported by the test's program, so that they have names in a backtrace. */
+weir_status wait_at_the_bottom(void *arg);
+weir_status wait_three_calls_down(void *arg);
+
+__attribute__((noinline)) weir_status wait_at_the_bottom(void *arg)
+{
+    weir_status status = weir_event_wait(arg, WEIR_FOREVER);
+
+    HOLDS_EQ(status, WEIR_OK); /* no tail call: it would leave no frame */
+    return status;
+}
+
+__attribute__((noinline)) weir_status wait_three_calls_down(void *arg)
+{
+    weir_status status = wait_at_the_bottom(arg);
+
+    HOLDS_EQ(status, WEIR_OK);
+    return status;
+}
+
 __attribute__((noinline)) static int touch_deep(void)
 {
     volatile char bytes[100 * 1024];
@@ -170,6 +190,89 @@ static weir_status dump_a_tree(void *arg)
     (void)weir_group_wait(group, WEIR_FOREVER);
     weir_group_free(group);
     return WEIR_OK;
+}
+
+/* The lines of `name`, and of nobody else, mention these one below the other. */
+static bool is_walked(const char *name, const char *first, const char *second)
+{
+    const char *at = strstr(text.words, name), *inner, *outer;
+    const char *end = at ? strstr(at, "spawned at ") : NULL;
+
+    end = end ? strstr(end + 1, "spawned at ") : NULL; /* of the next one */
+    inner = at ? strstr(at, first) : NULL;
+    outer = inner ? strstr(inner, second) : NULL;
+    return outer && (!end || outer < end);
+}
+
+static weir_status dump_frames(void *arg)
+{
+    static weir_event event;
+    weir_group       *group = NULL;
+
+    event = (weir_event){ 0 };
+    HOLDS_EQ(weir_group_new(NULL, &group, NULL), WEIR_OK);
+    weir_spawn_with(group, &(weir_spawn_opts){ .name = "deep" }, wait_three_calls_down, &event);
+    weir_spawn_with(group, &(weir_spawn_opts){ .name = "next" }, wait_for_event, &event);
+    weir_yield();
+    weir_task *unborn =
+        weir_spawn_with(group, &(weir_spawn_opts){ .name = "unborn" }, wait_for_event, &event);
+    text_forget();
+    weir_dump(collect, &text);
+    HOLDS(is_walked(" deep: ", "wait_at_the_bottom", "wait_three_calls_down") == *(bool *)arg);
+    const char *last = strstr(text.words, " unborn: ");
+    HOLDS(last && !strstr(last, "  in ")); /* it has been nowhere */
+    weir_event_set(&event);
+    HOLDS_EQ(weir_join(unborn, WEIR_FOREVER, NULL), WEIR_OK);
+    HOLDS_EQ(weir_group_wait(group, WEIR_FOREVER), WEIR_OK);
+    weir_group_free(group);
+    return WEIR_OK;
+}
+
+static void a_dump_shows_where_each_coroutine_has_got_to(void **state)
+{
+#if defined(__x86_64__)
+    bool can = true;
+#else
+    bool can = false;
+#endif
+
+    (void)state;
+    run_world(dump_frames, &can);
+    run_real(dump_frames, &can);
+}
+
+static void count_the_walked(const char *words, size_t size, void *arg)
+{
+    *(int *)arg += memmem(words, size, "  in ", 5) && memmem(words, size, "wait_at_the_bottom", 18);
+}
+
+static weir_status dump_a_crowd(void *arg)
+{
+    static weir_event event;
+    weir_group       *group = NULL;
+    int               walked = 0;
+
+    (void)arg;
+    event = (weir_event){ 0 };
+    HOLDS_EQ(weir_group_new(&(weir_group_opts){ .keep = WEIR_KEEP_COUNTS }, &group, NULL), WEIR_OK);
+    for (int i = 0; i < 1500; i++)
+        weir_spawn(group, wait_at_the_bottom, &event);
+    weir_yield();
+    weir_dump(count_the_walked, &walked);
+    HOLDS_EQ(walked, 1000);
+    weir_event_set(&event);
+    HOLDS_EQ(weir_group_wait(group, WEIR_FOREVER), WEIR_OK);
+    weir_group_free(group);
+    return WEIR_OK;
+}
+
+static void of_a_crowd_the_first_thousand_are_walked(void **state)
+{
+    (void)state;
+#if !defined(__x86_64__)
+    skip();
+#endif
+    run_world(dump_a_crowd, NULL);
 }
 
 static void a_dump_shows_every_coroutine_below_its_maker(void **state)
@@ -810,6 +913,8 @@ int main(void)
         TEST(nor_is_what_another_thread_may_do),
         TEST(nor_is_waiting_for_sigterm),
         TEST(a_dump_shows_every_coroutine_below_its_maker),
+        TEST(a_dump_shows_where_each_coroutine_has_got_to),
+        TEST(of_a_crowd_the_first_thousand_are_walked),
         TEST(a_group_whose_maker_is_gone_is_shown_too),
         TEST(a_signal_has_the_hub_dump_itself_in_its_next_turn),
         TEST(counts_are_told_as_text),

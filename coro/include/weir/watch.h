@@ -102,9 +102,11 @@ WEIR_API uint64_t weir_must_yield_broken(void);
  * Write all coroutines of this thread's hub as a tree: groups, their members, the groups those
  * made. Each with its number, name, state, what it waits for, for how long it has been there,
  * how much of its stack is in use and was touched (by it, or whoever had that stack before),
- * and where it was spawned. script/gdb/weir-gdb.py shows their backtraces.
+ * where it was spawned, and, for the first 1,000, its innermost 12 frames as
+ * backtrace_symbols(3) has them (x86-64; `addr2line -e PROGRAM 0x...` names the line).
+ * script/gdb/weir-gdb.py shows all frames of all.
  *
- * Yields:  no; some 2 us for each coroutine.
+ * Yields:  no; some 2 us for each coroutine, and 10 us where its frames are shown.
  * Context: the hub's thread, in a coroutine or not; elsewhere nothing is written.
  */
 WEIR_API void weir_dump(weir_write_fn write, void *arg);
