@@ -251,7 +251,8 @@ enum { STEPPED = 20 }; /* switches of each */
 static weir_status step_through(void *arg)
 {
     for (int hands_over = 0; hands_over < 2; hands_over++) {
-        struct switcher two[] = { { 0, STEPPED, hands_over, 0, 0 }, { 1, STEPPED, hands_over, 0, 0 } };
+        struct switcher two[] = { { 0, STEPPED, hands_over, 0, 0 },
+                                  { 1, STEPPED, hands_over, 0, 0 } };
         weir_group     *group = NULL;
 
         HOLDS_EQ(weir_group_new(NULL, &group, NULL), WEIR_OK);

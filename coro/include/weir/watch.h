@@ -60,8 +60,8 @@ typedef struct weir_watch_opts { /* zero in a field means its default */
  * One that was started by the environment (WEIR_WATCH_MS, see weir/settings.h) gives place to this.
  *
  * Yields:  no.  Context: any thread.
- * Returns: WEIR_OK; WEIR_BUSY when the program has started it already; WEIR_USAGE for a limit below zero or a signal
- *          that cannot be caught; WEIR_NOMEM where no thread could be made.
+ * Returns: WEIR_OK; WEIR_BUSY when the program has started it already; WEIR_USAGE for a limit below
+ *          zero or a signal that cannot be caught; WEIR_NOMEM where no thread could be made.
  */
 WEIR_API weir_status weir_watch_start(const weir_watch_opts *opts, weir_error *err) WEIR_MUST_CHECK;
 
