@@ -180,6 +180,9 @@ weir_status weir_offload_pool_new(const weir_offload_opts *opts, weir_offload_po
     if (o.min_threads > o.max_threads)
         return weir_error_set(err, WEIR_USAGE, "min_threads (%u) is more than max_threads (%u)",
                               o.min_threads, o.max_threads);
+    if (o.idle_ms < WEIR_NEVER)
+        return weir_error_set(err, WEIR_USAGE, "idle_ms is %lld; it can be 1 or more, 0 for %d, or "
+                                               "WEIR_NEVER", (long long)o.idle_ms, CREW_LINGER_MS);
     *out = (weir_offload_pool *)crew_new(o.name ? o.name : "pool", o.max_threads, o.min_threads,
                                          o.max_queued, o.idle_ms);
     return *out ? WEIR_OK : weir_error_set(err, WEIR_NOMEM, "no memory for a pool of threads");

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -60,12 +61,17 @@ static _Atomic(struct slab *) known;
    could come between. */
 static _Atomic(struct slab *) orphans;
 
+/* More than any machine has, and the size of a slab is still a number: mmap() refuses it. */
+static const size_t LARGEST = SIZE_MAX / 2 / PER_SLAB / GUARD * GUARD - GUARD;
+
 size_t stack_round(size_t size)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
     if (size < SMALLEST)
         size = SMALLEST;
+    if (size > LARGEST)
+        size = LARGEST;
     return (size + page - 1) / page * page;
 }
 

@@ -474,7 +474,8 @@ static weir_status give_a_value(void *arg)
 static weir_status link_them(void *arg)
 {
     weir_future good = { 0 }, bad = { 0 }, first = { 0 }, cut = { 0 }, late = { 0 };
-    weir_link   links[6];
+    weir_future never = { 0 };
+    weir_link   links[7];
     weir_group *group = NULL;
     weir_error  err;
     void       *value = NULL;
@@ -497,7 +498,10 @@ static weir_status link_them(void *arg)
     weir_link_to(&links[5], giver, &late); /* it has ended: the group remembers it */
     HOLDS_EQ(weir_future_get(&late, weir_in_ms(1), &value, &err), WEIR_OK);
     HOLDS(value == arg);
-    for (int i = 0; i < 6; i++)
+    weir_link_to(&links[6], NULL, &never); /* a spawn that failed */
+    HOLDS_EQ(weir_future_get(&never, weir_in_ms(1), &value, &err), WEIR_USAGE);
+    HOLDS(strstr(err.message, "was not started") != NULL);
+    for (int i = 0; i < 7; i++)
         weir_link_cut(&links[i]); /* over or cut: harmless */
     weir_group_free(group);
     return WEIR_OK;

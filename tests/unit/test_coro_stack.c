@@ -353,6 +353,30 @@ static void a_stack_is_as_large_as_asked_for(void **state)
                      WEIR_OK);
 }
 
+static weir_status spawn_with_no_size(void *arg)
+{
+    static const size_t sizes[] = { SIZE_MAX, SIZE_MAX - 4096, SIZE_MAX / 64, SIZE_MAX / 2 + 1 };
+    weir_group         *group = new_group(NULL);
+
+    (void)arg;
+    for (int i = 0; i < 4; i++)
+        HOLDS(!weir_spawn_with(group, &(weir_spawn_opts){ .stack_size = sizes[i] }, well, NULL));
+    HOLDS_EQ(weir_group_wait(group, WEIR_FOREVER), WEIR_NOMEM);
+    HOLDS_EQ(weir_group_failed(group), 4);
+    weir_group_free(group);
+    return WEIR_OK;
+}
+
+static void a_stack_larger_than_any_memory_is_refused(void **state)
+{
+    (void)state;
+    run_world(spawn_with_no_size, NULL);
+    assert_int_equal(log_took("no memory for a coroutine stack of"), 4);
+    assert_int_equal(weir_run_with(&(weir_run_opts){ .stack_size = SIZE_MAX }, well, NULL),
+                     WEIR_NOMEM);
+    assert_int_equal(log_took("no memory for a coroutine stack of"), 1);
+}
+
 /* ---- memory ------------------------------------------------------------------------- */
 
 static weir_status go_deep(void *arg)
@@ -485,6 +509,7 @@ int main(void)
         TEST(the_context_is_the_one_that_was_configured),
         TEST(a_switch_keeps_floating_point_and_alignment),
         TEST(a_stack_is_as_large_as_asked_for),
+        TEST(a_stack_larger_than_any_memory_is_refused),
         TEST(what_was_used_deep_is_given_back),
         TEST(a_stack_given_back_is_the_next_to_be_taken),
         TEST(when_memory_runs_out_a_spawn_is_refused_and_the_cure_is_told),

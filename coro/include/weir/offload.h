@@ -40,7 +40,8 @@ typedef struct weir_offload_opts { /* zero in a field means its default */
  *
  * Yields:  no.  Context: any thread.
  * Owner:   *out is yours, until weir_offload_pool_free().
- * Returns: WEIR_OK; WEIR_USAGE where min_threads is above max_threads; WEIR_NOMEM.
+ * Returns: WEIR_OK; WEIR_USAGE where min_threads is above max_threads, or idle_ms is below
+ *          WEIR_NEVER; WEIR_NOMEM.
  */
 WEIR_API weir_status weir_offload_pool_new(const weir_offload_opts *opts, weir_offload_pool **out,
                                            weir_error *err) WEIR_MUST_CHECK;

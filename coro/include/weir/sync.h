@@ -140,7 +140,7 @@ typedef struct weir_link {
 /**
  * Settle `future` when `task` ends: with its value where it returned WEIR_OK (weir_set_value()),
  * else with its status. A future that is settled already stays as it is; of several tasks linked
- * to one future the first to end counts.
+ * to one future the first to end counts. A NULL task, a spawn that failed, is WEIR_USAGE.
  *
  * Yields:  no.  Context: the hub's thread; a task that has ended settles it at once.
  * Owner:   the link is yours, on a stack or in a struct, until the task has ended or
