@@ -9,6 +9,7 @@
 #include "scarce.h"
 
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <weir/sync.h>
 #include <weir/watch.h>
 
@@ -256,11 +257,153 @@ static void a_hub_that_cannot_be_made_leaves_nothing(void **state)
     log_forget();
 }
 
+/* ---- what a service does all the time ---------------------------------------------------- */
+
+/* These are what coro/ of script/bench measures: the other one of two gives back whatever it gets,
+   in each way at once. */
+enum { TIMES = 1000 };
+
+static struct pair {
+    weir_sem   there, back;
+    weir_chan *out, *home;
+    int        near, far;
+    bool       over;
+} pair;
+
+static weir_status give_permits_back(void *arg)
+{
+    (void)arg;
+    while (weir_sem_take(&pair.there, WEIR_FOREVER) == WEIR_OK)
+        weir_sem_give(&pair.back);
+    return WEIR_OK;
+}
+
+static weir_status send_elements_back(void *arg)
+{
+    while (weir_chan_recv(pair.out, &arg, WEIR_FOREVER) == WEIR_OK)
+        HOLDS_EQ(weir_chan_send(pair.home, &arg, WEIR_FOREVER), WEIR_OK);
+    return WEIR_OK;
+}
+
+static bool pass_byte(int from, int to)
+{
+    char byte;
+
+    return weir_wait_fd(from, WEIR_READ, WEIR_FOREVER, NULL) == WEIR_OK &&
+           read(from, &byte, 1) == 1 && write(to, &byte, 1) == 1;
+}
+
+static weir_status send_bytes_back(void *arg)
+{
+    (void)arg;
+    while (pass_byte(pair.far, pair.far))
+        continue;
+    return WEIR_OK;
+}
+
+static weir_status yield_back(void *arg)
+{
+    (void)arg;
+    while (!pair.over)
+        HOLDS_EQ(weir_yield(), WEIR_OK);
+    return WEIR_OK;
+}
+
+static void yields(weir_group *group)
+{
+    (void)group;
+    HOLDS_EQ(weir_yield(), WEIR_OK);
+}
+
+static void spawns_and_joins(weir_group *group)
+{
+    HOLDS_EQ(weir_join(weir_spawn(group, run_once, NULL), WEIR_FOREVER, NULL), WEIR_OK);
+}
+
+static void hands_a_permit_over(weir_group *group)
+{
+    (void)group;
+    weir_sem_give(&pair.there);
+    HOLDS_EQ(weir_sem_take(&pair.back, WEIR_FOREVER), WEIR_OK);
+}
+
+static void hands_an_element_over(weir_group *group)
+{
+    void *element = group;
+
+    HOLDS_EQ(weir_chan_send(pair.out, &element, WEIR_FOREVER), WEIR_OK);
+    HOLDS_EQ(weir_chan_recv(pair.home, &element, WEIR_FOREVER), WEIR_OK);
+}
+
+static void sends_a_byte_over(weir_group *group)
+{
+    char byte = 'w';
+
+    (void)group;
+    HOLDS_EQ(write(pair.near, &byte, 1), 1);
+    HOLDS_EQ(weir_wait_fd(pair.near, WEIR_READ, WEIR_FOREVER, NULL), WEIR_OK);
+    HOLDS_EQ(read(pair.near, &byte, 1), 1);
+}
+
+/* The first times may make room: a slab of stacks, records, a chunk of descriptors. */
+static unsigned memory_of(void (*deed)(weir_group *group), weir_group *group)
+{
+    for (int i = 0; i < TIMES; i++)
+        deed(group);
+    scarce_begin(0, NOBODY_FAILS);
+    for (int i = 0; i < TIMES; i++)
+        deed(group);
+    return scarce_end();
+}
+
+static weir_status do_all_of_it(void *arg)
+{
+    weir_group *group = NULL, *others = NULL;
+    int         ends[2] = { -1, -1 };
+
+    (void)arg;
+    pair = (struct pair){ .over = false };
+    HOLDS_EQ(weir_group_new(&(weir_group_opts){ .keep = WEIR_KEEP_COUNTS }, &group, NULL), WEIR_OK);
+    HOLDS_EQ(weir_group_new(NULL, &others, NULL), WEIR_OK);
+    HOLDS_EQ(weir_chan_new(sizeof(void *), 1, &pair.out, NULL), WEIR_OK);
+    HOLDS_EQ(weir_chan_new(sizeof(void *), 1, &pair.home, NULL), WEIR_OK);
+    HOLDS_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    pair.near = ends[0];
+    pair.far = ends[1];
+    weir_spawn(others, give_permits_back, NULL);
+    weir_spawn(others, send_elements_back, NULL);
+    weir_spawn(others, send_bytes_back, NULL);
+    HOLDS_EQ(memory_of(spawns_and_joins, group), 0);
+    HOLDS_EQ(memory_of(hands_a_permit_over, group), 0);
+    HOLDS_EQ(memory_of(hands_an_element_over, group), 0);
+    HOLDS_EQ(memory_of(sends_a_byte_over, group), 0);
+    weir_spawn(others, yield_back, NULL); /* last: it never waits */
+    HOLDS_EQ(memory_of(yields, group), 0);
+    pair.over = true;
+    weir_sem_finish(&pair.there);
+    weir_chan_close(pair.out);
+    weir_close(pair.near); /* the far end reads no byte then */
+    HOLDS_EQ(weir_group_wait(others, WEIR_FOREVER), WEIR_OK);
+    weir_close(pair.far);
+    weir_chan_free(pair.out);
+    weir_chan_free(pair.home);
+    weir_group_free(others);
+    weir_group_free(group);
+    return WEIR_OK;
+}
+
+static void switches_hand_overs_spawns_and_waits_take_no_memory(void **state)
+{
+    (void)state;
+    run_real(do_all_of_it, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(each_allocation_may_fail_and_the_next_try_succeeds),
         TEST(a_hub_that_cannot_be_made_leaves_nothing),
+        TEST(switches_hand_overs_spawns_and_waits_take_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
