@@ -268,6 +268,7 @@ static int              dump_signal; /* 0: none */
 static struct sigaction before;
 static weir_write_fn    dump_write;
 static void            *dump_arg;
+static pthread_mutex_t  one_hub_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 static void to_stderr(const char *text, size_t size, void *arg)
 {
@@ -275,9 +276,19 @@ static void to_stderr(const char *text, size_t size, void *arg)
     fwrite(text, 1, size, stderr);
 }
 
+/* All hubs are asked at once, and trees whose lines are mixed tell nobody anything. So this hub may
+   stand still while another one writes. */
 void hub_answer_dump(weir_hub *hub)
 {
+    pthread_mutex_lock(&one_hub_at_a_time);
     hub_dump(hub, dump_write ? dump_write : to_stderr, dump_arg);
+    pthread_mutex_unlock(&one_hub_at_a_time);
+}
+
+/* The hub that was writing is the parent's. */
+void dump_forked(void)
+{
+    pthread_mutex_init(&one_hub_at_a_time, NULL);
 }
 
 static void on_signal(int number, siginfo_t *info, void *machine)

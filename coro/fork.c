@@ -149,6 +149,7 @@ static void in_child(void)
     helpers_forked();
     seats_forked();
     watchdog_forked();
+    dump_forked();
     hubs_forked(mine);
     if (mine)
         make_anew(mine);

@@ -316,6 +316,7 @@ bool          hub_is_alone(void); /* no thread but this one, and idle ones of we
 
 /* dump.c */
 void hub_answer_dump(weir_hub *hub);
+void dump_forked(void);
 void tasks_each(weir_hub *hub, void (*fn)(weir_task *task, void *arg), void *arg); /* alive ones */
 
 /* trace.c */

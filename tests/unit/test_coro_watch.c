@@ -362,6 +362,80 @@ static void a_signal_has_the_hub_dump_itself_in_its_next_turn(void **state)
     run_real(dump_by_signal, NULL);
 }
 
+/* Hubs of three threads; each line but the first says which hub it is of. */
+static struct mixed {
+    atomic_int ready, dumped;
+    char       last; /* whose line was written last */
+    int        changes;
+} mixed;
+
+static weir_status wait_to_be_over(void *arg)
+{
+    int64_t until = real_ms() + 10000;
+
+    (void)arg;
+    while (atomic_load(&mixed.dumped) < 3 && real_ms() < until)
+        (void)sleep_ms(2);
+    return WEIR_OK;
+}
+
+static void note_whose_line(const char *words, size_t size, void *arg)
+{
+    struct mixed *m = arg;
+    const char   *name = memmem(words, size, " of-hub-", 8);
+
+    if (!name)
+        return;
+    m->changes += m->last != name[8];
+    m->last = name[8];
+    if (memmem(words, size, "-last:", 6))
+        atomic_fetch_add(&m->dumped, 1);
+    sched_yield();
+}
+
+static weir_status wait_until_all_are_dumped(void *arg)
+{
+    char     names[2][32];
+    unsigned many = 100;
+
+    snprintf(names[0], sizeof names[0], "of-hub-%c", *(char *)arg);
+    snprintf(names[1], sizeof names[1], "of-hub-%c-last", *(char *)arg);
+    for (unsigned i = 0; i < many; i++)
+        weir_spawn_with(NULL, &(weir_spawn_opts){ .name = names[i + 1 == many] }, wait_to_be_over,
+                        NULL);
+    weir_yield();
+    atomic_fetch_add(&mixed.ready, 1);
+    return wait_to_be_over(NULL);
+}
+
+static void *run_until_all_are_dumped(void *arg)
+{
+    HOLDS_EQ(weir_run(wait_until_all_are_dumped, arg), WEIR_OK);
+    return NULL;
+}
+
+static void several_hubs_are_dumped_one_after_the_other(void **state)
+{
+    static char names[] = "abc";
+    pthread_t   threads[3];
+    int64_t     until = real_ms() + 10000;
+
+    (void)state;
+    mixed = (struct mixed){ .last = 0 };
+    assert_int_equal(weir_dump_on_signal(SIGUSR1, note_whose_line, &mixed, NULL), WEIR_OK);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, run_until_all_are_dumped, &names[i]), 0);
+    while (atomic_load(&mixed.ready) < 3 && real_ms() < until)
+        block_ms(1);
+    kill(getpid(), SIGUSR1);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(weir_dump_on_signal(0, NULL, NULL, NULL), WEIR_OK);
+    assert_int_equal(atomic_load(&mixed.dumped), 3);
+    assert_int_equal(mixed.changes, 3);
+}
+
 /* ---- counts ------------------------------------------------------------------------- */
 
 static weir_status yield_often(void *arg)
@@ -917,6 +991,7 @@ int main(void)
         TEST(of_a_crowd_the_first_thousand_are_walked),
         TEST(a_group_whose_maker_is_gone_is_shown_too),
         TEST(a_signal_has_the_hub_dump_itself_in_its_next_turn),
+        TEST(several_hubs_are_dumped_one_after_the_other),
         TEST(counts_are_told_as_text),
         TEST(a_trace_counts_switches_and_time_of_each),
         TEST(a_blocked_hub_is_reported_with_who_and_where),
