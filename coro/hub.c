@@ -311,6 +311,28 @@ weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts, weir_er
     return WEIR_OK;
 }
 
+static void find_oldest(weir_task *task, void *arg)
+{
+    weir_task **oldest = arg;
+
+    if (!*oldest || task->id < (*oldest)->id)
+        *oldest = task;
+}
+
+static weir_status refuse_to_detach(weir_hub *hub, weir_error *err)
+{
+    weir_task *oldest = NULL;
+
+    tasks_each(hub, find_oldest, &oldest);
+    return weir_error_set(err, WEIR_BUSY,
+                          "%u coroutines are alive, the oldest is %s %llu, spawned at %s, and waits "
+                          "for %s: cancel them and let the loop run until they have ended",
+                          hub->live + hub->busy_reserve, oldest ? weir_task_name(oldest) : "none",
+                          oldest ? (unsigned long long)oldest->id : 0,
+                          oldest && oldest->site ? oldest->site : "a place not known",
+                          oldest && oldest->why ? oldest->why : "its turn");
+}
+
 weir_status weir_detach(weir_error *err)
 {
     weir_hub *hub = hub_here_;
@@ -319,9 +341,7 @@ weir_status weir_detach(weir_error *err)
         return weir_error_set(err, WEIR_USAGE, "weir_detach() undoes weir_attach(), on the same "
                                                "thread and outside of coroutines");
     if (hub->live || hub->busy_reserve)
-        return weir_error_set(err, WEIR_BUSY, "%u coroutines are alive: cancel them and let the "
-                                              "loop run until they have ended",
-                              hub->live + hub->busy_reserve);
+        return refuse_to_detach(hub, err);
     if (hub->end_hooks.next != &hub->end_hooks)
         return weir_error_set(err, WEIR_BUSY, "a pool is open: free it first");
 

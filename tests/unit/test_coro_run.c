@@ -473,6 +473,35 @@ static void attaching_and_detaching_wrongly_is_refused(void **state)
     run_real(detach_from_inside, NULL);
 }
 
+static void break_off(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)timer;
+    (void)events;
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static void a_loop_cannot_be_left_while_somebody_lives_on_it(void **state)
+{
+    struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+    weir_waker      waker = { 0 };
+    ev_timer        timer;
+    weir_error      err;
+
+    (void)state;
+    assert_int_equal(weir_attach(loop, NULL, &err), WEIR_OK);
+    weir_spawn_at(NULL, &(weir_spawn_opts){ .name = "lingerer" }, be_parked, &waker, "bar.c:5");
+    ev_timer_init(&timer, break_off, 0.01, 0.);
+    ev_timer_start(loop, &timer);
+    ev_run(loop, 0);
+    assert_int_equal(weir_detach(&err), WEIR_BUSY);
+    assert_non_null(strstr(err.message, "the oldest is lingerer 1, spawned at bar.c:5, and waits "
+                                        "for a callback of the loop"));
+    weir_wake(waker); /* nothing has changed: he goes on */
+    ev_run(loop, 0);
+    assert_int_equal(weir_detach(&err), WEIR_OK);
+    ev_loop_destroy(loop);
+}
+
 /* ---- outside of any hub ------------------------------------------------------------- */
 
 static void without_a_hub_calls_block_or_are_refused(void **state)
@@ -521,6 +550,7 @@ int main(void)
         TEST(an_application_may_keep_its_own_loop),
         TEST(coroutines_and_callbacks_share_the_loop),
         TEST(attaching_and_detaching_wrongly_is_refused),
+        TEST(a_loop_cannot_be_left_while_somebody_lives_on_it),
         TEST(without_a_hub_calls_block_or_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

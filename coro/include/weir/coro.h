@@ -74,7 +74,8 @@ WEIR_API weir_status weir_attach(struct ev_loop *loop, const weir_run_opts *opts
  * Undo weir_attach().
  *
  * Context: the thread that attached, outside of any coroutine.
- * Returns: WEIR_OK; WEIR_BUSY while a coroutine is alive or a pool open, and changes nothing.
+ * Returns: WEIR_OK; WEIR_BUSY while a coroutine is alive (the oldest is named, weir_dump() shows
+ *          all) or a pool open, and changes nothing.
  */
 WEIR_API weir_status weir_detach(weir_error *err) WEIR_MUST_CHECK;
 
@@ -152,7 +153,11 @@ typedef struct weir_spawn_opts {
  * Start `fn(arg)` as a coroutine of `group`. It runs when the caller next yields, never at
  * once. A NULL group makes it detached: nobody joins it and a failure is only logged.
  *
- * Where the group is full (weir_group_opts.max_running) the caller waits for a place.
+ * Where the group is full (weir_group_opts.max_running) the caller waits for a place. A member
+ * that spawns into its own full group while all others wait for a place there, too, gets
+ * WEIR_DEADLOCK: nobody would ever end. Only the members themselves are looked at: one that waits
+ * for a coroutine outside of the group, which waits for a place in it, is told by the report of
+ * weir/watch.h, if anything.
  *
  * Yields:  only for a full group.
  * Context: the hub's thread; outside a coroutine a full group refuses instead of waiting.

@@ -58,6 +58,7 @@ typedef struct weir_watch_opts { /* zero in a field means its default */
  * restart (poll, nanosleep; see signal(7)) fail with EINTR, as they may at any time.
  *
  * One that was started by the environment (WEIR_WATCH_MS, see weir/settings.h) gives place to this.
+ * In the child of a fork it does not run, whoever started it, and may be started again.
  *
  * Yields:  no.  Context: any thread.
  * Returns: WEIR_OK; WEIR_BUSY when the program has started it already; WEIR_USAGE for a limit below
