@@ -34,6 +34,11 @@ struct spawner {
     bool        granted;
 };
 
+weir_task *spawner_of(const struct list *node)
+{
+    return LIST_OF(node, struct spawner, link)->waker.task;
+}
+
 /* ---- who has ended ------------------------------------------------------------------ */
 
 static void roll_init(struct roll *roll)
@@ -212,8 +217,9 @@ static void drop_place(weir_group *group)
 }
 
 /*
- * Wait for a place. When every member that runs is itself waiting here for one, none will
- * ever end: the newcomer is told, and the others go on when he gives up.
+ * Wait for a place. When every member that runs is itself waiting here for one, or for somebody
+ * who is (full.c), none will ever end: the newcomer is told, and the others go on when he gives
+ * up.
  */
 static weir_status wait_for_place(weir_group *group)
 {
@@ -222,7 +228,7 @@ static weir_status wait_for_place(weir_group *group)
 
     if (!self)
         return WEIR_FULL; /* outside of a coroutine nobody can wait */
-    if (own && group->own_spawners + 1 >= group->count)
+    if ((own && group->own_spawners + 1 >= group->count) || group_is_stuck(group, self))
         return WEIR_DEADLOCK;
 
     struct spawner me = { .waker = weir_waker_new() };

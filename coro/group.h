@@ -35,4 +35,10 @@ struct weir_group {
     uint64_t        maker;      /* the coroutine that made it; 0: none did */
 };
 
+/* Who waits in a group's list of spawners. (group.c) */
+weir_task *spawner_of(const struct list *node);
+
+/* With somebody else who waits for a place in it, will any of its members ever end? (full.c) */
+bool group_is_stuck(weir_group *full, weir_task *newcomer);
+
 #endif

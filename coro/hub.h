@@ -83,6 +83,7 @@ struct weir_task {
     uint64_t switched;  /* so often it was given the thread, while that is traced */
     int64_t  ran_ns;    /* for so long */
     bool     has_groups; /* it made one, which may be there still */
+    unsigned searched;   /* full.c's mark */
 };
 
 /* Somebody who waits for something, on his own stack. */
@@ -167,6 +168,7 @@ struct weir_hub {
     weir_task       *adopted;        /* after a fork: whoever forked ends the hub, not main_body */
 
     /* what could still wake somebody: see deadlock.c */
+    unsigned searches;        /* of full.c */
     unsigned watched;         /* descriptors the reactor watches */
     unsigned abroad;          /* coroutines that wait for a crew's thread */
     unsigned stuck;           /* deadlocks broken since anything happened */
@@ -262,6 +264,7 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
                     const char *site, weir_error *err);
 void task_forget(weir_task *task); /* a done task's record */
 void task_make_context(weir_task *task);
+void task_joiners(weir_task *task, void (*fn)(weir_task *joiner, void *arg), void *arg);
 void tasks_free(weir_hub *hub);
 
 /* group.c */

@@ -107,6 +107,12 @@ struct joiner {
     void       *value;
 };
 
+void task_joiners(weir_task *task, void (*fn)(weir_task *joiner, void *arg), void *arg)
+{
+    LIST_EACH(node, &task->joiners)
+        fn(LIST_OF(node, struct joiner, link)->waker.task, arg);
+}
+
 static void tell_joiners(weir_task *task)
 {
     while (!list_empty(&task->joiners)) {

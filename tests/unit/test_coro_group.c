@@ -432,6 +432,145 @@ static void a_full_group_that_spawns_into_itself_is_a_deadlock_and_no_hang(void 
     run_world(fill_up_from_inside, NULL);
 }
 
+/* A member that waits for a helper outside of the group, who spawns into it. */
+struct maze {
+    weir_group   *group, *extras;
+    weir_task    *first;
+    weir_deadline patience; /* of the member */
+    unsigned      members;
+    int           refused, made;
+};
+
+static weir_status help_by_spawning(void *arg)
+{
+    struct maze *maze = arg;
+
+    if (weir_spawn(maze->group, do_nothing, NULL))
+        maze->made++;
+    else
+        maze->refused++;
+    return WEIR_OK;
+}
+
+static weir_status wait_for_a_helper(void *arg)
+{
+    struct maze *maze = arg;
+    weir_group  *helpers = new_group(NULL);
+
+    weir_spawn(helpers, help_by_spawning, maze);
+    (void)weir_group_wait(helpers, maze->patience);
+    weir_group_free(helpers);
+    return WEIR_OK;
+}
+
+static weir_status tick_for_ever(void *arg)
+{
+    (void)arg;
+    while (sleep_ms(10) == WEIR_OK)
+        continue;
+    return WEIR_OK;
+}
+
+static weir_status help_in_vain(void *arg)
+{
+    struct maze *maze = arg;
+    weir_task   *ticker = weir_spawn(NULL, tick_for_ever, NULL); /* so the hub is never idle */
+
+    maze->group = new_group(&(weir_group_opts){ .max_running = maze->members });
+    for (unsigned i = 0; i < maze->members; i++)
+        weir_spawn(maze->group, wait_for_a_helper, maze);
+    weir_status status = weir_group_wait(maze->group, weir_in_ms(1000));
+    HOLDS_EQ(status, WEIR_DEADLOCK);
+    HOLDS_EQ(world_now_ms(), 0); /* told at once */
+    weir_group_free(maze->group);
+    weir_cancel(ticker);
+    return WEIR_OK;
+}
+
+static void so_is_one_whose_members_wait_for_others_that_spawn_into_it(void **state)
+{
+    (void)state;
+    for (unsigned members = 1; members <= 3; members++) {
+        struct maze maze = { .members = members, .patience = WEIR_FOREVER };
+        run_world(help_in_vain, &maze);
+        assert_int_equal(maze.refused, 1);
+        assert_int_equal(maze.made, members - 1); /* he gave up, so the others went on */
+    }
+}
+
+/* Who has a deadline will go on by himself, and makes a place. */
+static weir_status wait_for_an_extra(void *arg)
+{
+    struct maze *maze = arg;
+
+    weir_spawn(maze->extras, help_by_spawning, maze);
+    HOLDS_EQ(weir_group_wait(maze->extras, maze->patience), WEIR_TIMEOUT);
+    return WEIR_OK;
+}
+
+static weir_status help_the_impatient(void *arg)
+{
+    struct maze *maze = arg;
+
+    maze->patience = weir_in_ms(50);
+    maze->group = new_group(&(weir_group_opts){ .max_running = 1 });
+    maze->extras = new_group(NULL);
+    weir_spawn(maze->group, wait_for_an_extra, maze);
+    HOLDS_EQ(weir_group_wait(maze->group, weir_in_ms(1000)), WEIR_OK);
+    HOLDS_EQ(weir_group_wait(maze->extras, weir_in_ms(1000)), WEIR_OK);
+    HOLDS_EQ(world_now_ms(), 50);
+    weir_group_free(maze->group);
+    weir_group_free(maze->extras);
+    return WEIR_OK;
+}
+
+static void one_that_waits_with_a_deadline_may_end_yet(void **state)
+{
+    struct maze maze = { .members = 1 };
+
+    (void)state;
+    run_world(help_the_impatient, &maze);
+    assert_int_equal(maze.made, 1);
+    assert_int_equal(maze.refused, 0);
+}
+
+static weir_status join_the_first(void *arg)
+{
+    struct maze *maze = arg;
+
+    return weir_join(maze->first, WEIR_FOREVER, NULL);
+}
+
+static weir_status yield_and_spawn(void *arg)
+{
+    weir_yield(); /* until it is joined */
+    return help_by_spawning(arg);
+}
+
+static weir_status join_in_vain(void *arg)
+{
+    struct maze *maze = arg;
+    weir_task   *ticker = weir_spawn(NULL, tick_for_ever, NULL);
+
+    maze->group = new_group(&(weir_group_opts){ .max_running = 2 });
+    maze->first = weir_spawn(maze->group, yield_and_spawn, maze);
+    weir_spawn(maze->group, join_the_first, maze);
+    HOLDS_EQ(weir_group_wait(maze->group, weir_in_ms(1000)), WEIR_DEADLOCK);
+    HOLDS_EQ(maze->refused, 1);
+    HOLDS_EQ(world_now_ms(), 0);
+    weir_group_free(maze->group);
+    weir_cancel(ticker);
+    return WEIR_OK;
+}
+
+static void and_one_whose_members_join_each_other(void **state)
+{
+    struct maze maze = { .refused = 0 };
+
+    (void)state;
+    run_world(join_in_vain, &maze);
+}
+
 static weir_status spawn_one_beside_a_sleeper(void *arg)
 {
     HOLDS(weir_spawn(arg, do_nothing, NULL) != NULL);
@@ -816,6 +955,9 @@ int main(void)
         TEST(places_are_handed_over_in_the_order_of_asking),
         TEST(a_spawn_that_gives_up_is_told_by_the_wait),
         TEST(a_full_group_that_spawns_into_itself_is_a_deadlock_and_no_hang),
+        TEST(so_is_one_whose_members_wait_for_others_that_spawn_into_it),
+        TEST(and_one_whose_members_join_each_other),
+        TEST(one_that_waits_with_a_deadline_may_end_yet),
         TEST(a_member_may_wait_for_a_place_that_another_will_give),
         TEST(outside_a_coroutine_a_full_group_refuses),
         TEST(members_obey_the_groups_deadline_and_the_scope_it_was_made_in),

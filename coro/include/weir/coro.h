@@ -153,11 +153,9 @@ typedef struct weir_spawn_opts {
  * Start `fn(arg)` as a coroutine of `group`. It runs when the caller next yields, never at
  * once. A NULL group makes it detached: nobody joins it and a failure is only logged.
  *
- * Where the group is full (weir_group_opts.max_running) the caller waits for a place. A member
- * that spawns into its own full group while all others wait for a place there, too, gets
- * WEIR_DEADLOCK: nobody would ever end. Only the members themselves are looked at: one that waits
- * for a coroutine outside of the group, which waits for a place in it, is told by the report of
- * weir/watch.h, if anything.
+ * Where the group is full (weir_group_opts.max_running) the caller waits for a place. It gets
+ * WEIR_DEADLOCK instead where none of the members could ever make one: each waits for a place
+ * itself, or, without a deadline, for a group or a coroutine that does (and so on).
  *
  * Yields:  only for a full group.
  * Context: the hub's thread; outside a coroutine a full group refuses instead of waiting.
