@@ -87,8 +87,6 @@ void name_answer(struct name *name, const struct answer *answer, int64_t now_ns)
 {
     int64_t believed_ns = believed_for(answer->code);
 
-    if (believed_ns == 0)
-        name_unlist(name); /* its job holds it still */
     names_count.asking -= name->listed;
     names_count.known += name->listed;
     name->known = true;
@@ -98,6 +96,8 @@ void name_answer(struct name *name, const struct answer *answer, int64_t now_ns)
         list_unlink(node);
         weir_wake_remote(LIST_OF(node, struct waiter, link)->waker);
     }
+    if (believed_ns == 0)
+        name_unlist(name); /* last: its job holds it still, but gcc -O3 does not see that */
 }
 
 /* ---- all of them ------------------------------------------------------------------------ */
