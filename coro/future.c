@@ -133,8 +133,8 @@ void weir_link_to(weir_link *link, weir_task *task, weir_future *future)
     *link = (weir_link){ .hook_.fn = linked_task_ended, .task_ = task, .future_ = future };
     if (!task) {
         weir_error error;
-        weir_error_set(&error, WEIR_USAGE, "the linked task was not started: the wait for its group "
-                                           "tells why");
+        weir_error_set(&error, WEIR_USAGE,
+                       "the linked task was not started: the wait for its group tells why");
         weir_future_fail(future, &error);
         return;
     }

@@ -325,8 +325,8 @@ static weir_status refuse_to_detach(weir_hub *hub, weir_error *err)
 
     tasks_each(hub, find_oldest, &oldest);
     return weir_error_set(err, WEIR_BUSY,
-                          "%u coroutines are alive, the oldest is %s %llu, spawned at %s, and waits "
-                          "for %s: cancel them and let the loop run until they have ended",
+                          "%u coroutines are alive, the oldest is %s %llu, spawned at %s, and "
+                          "waits for %s: cancel them and let the loop run until they have ended",
                           hub->live + hub->busy_reserve, oldest ? weir_task_name(oldest) : "none",
                           oldest ? (unsigned long long)oldest->id : 0,
                           oldest && oldest->site ? oldest->site : "a place not known",

@@ -115,7 +115,8 @@ WEIR_API void weir_dump(weir_write_fn write, void *arg);
 /**
  * Have each hub of the process do that in its next turn whenever the process gets `signal`;
  * a NULL `write` is standard error. It is called on each hub's thread, in none of its
- * coroutines, for one hub after the other. A hub that does not turn cannot answer: see weir_watch_start().
+ * coroutines, for one hub after the other. A hub that does not turn cannot answer: see
+ * weir_watch_start().
  *
  * The handler that was there before is called too. A signal of 0 undoes it.
  *
