@@ -63,7 +63,7 @@ struct crew {
         .linger_ms = CREW_LINGER_MS, .refs = 1                                            \
     }
 
-enum { CREW_LIMIT = 8, CREW_ROOM = 64, CREW_LINGER_MS = 5000 };
+enum { CREW_LIMIT = 10, CREW_ROOM = 64, CREW_LINGER_MS = 5000 };
 
 /* The two crews that are always there. */
 extern struct crew crew_of_offloads, crew_of_resolvers;

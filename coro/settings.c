@@ -61,7 +61,7 @@ static struct setting table[] = {
     /* BSON needs about 1 KiB a level of nesting. */
     [STACK_KIB] = { "WEIR_STACK_KIB", "KiB of each coroutine's stack", 16, 1 << 20, 256, NULL, 0,
                     false },
-    [OFFLOAD_THREADS] = { "WEIR_OFFLOAD_THREADS", "threads for blocking work at most", 1, 1024, 8,
+    [OFFLOAD_THREADS] = { "WEIR_OFFLOAD_THREADS", "threads for blocking work at most", 1, 1024, 10,
                           set_offload, 0, false },
     [WATCH_MS] = { "WEIR_WATCH_MS", "the watchdog's limit; 0: it is not started", 1, 3600000, 0,
                    set_watch, 0, false },

@@ -47,7 +47,7 @@ static int stderr_of_helpers = -1;
 static int begin(void **state)
 {
     memset(board, 0, sizeof *board);
-    weir_process_limit(8);
+    weir_process_limit(10);
     return unit_begin(state);
 }
 

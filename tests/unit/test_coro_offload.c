@@ -99,7 +99,7 @@ static weir_status work_beside_a_coroutine(void *arg)
 static void work_is_done_on_a_thread_while_the_hub_goes_on(void **state)
 {
     (void)state;
-    reset(8);
+    reset(10);
     run_real(work_beside_a_coroutine, NULL);
 }
 
@@ -121,13 +121,13 @@ static weir_status hundred_jobs(void *arg)
     return WEIR_OK;
 }
 
-static void a_hundred_jobs_share_eight_threads(void **state)
+static void a_hundred_jobs_share_ten_threads(void **state)
 {
     (void)state;
-    reset(8);
+    reset(10);
     run_real(hundred_jobs, NULL);
     assert_int_equal(begun_so_far, 100);
-    assert_in_range(most, 2, 8);
+    assert_in_range(most, 2, 10);
 }
 
 static weir_status jobs_in_line(void *arg)
@@ -192,7 +192,7 @@ static void an_idle_thread_does_not_keep_two_jobs_in_line(void **state)
     (void)state;
     reset(1);
     usleep(50000);
-    reset(8);
+    reset(10);
     run_real(two_at_once, NULL);
 }
 
@@ -304,7 +304,7 @@ static weir_status give_up_too_late(void *arg)
 static void a_job_that_began_is_waited_for_whatever_happens(void **state)
 {
     (void)state;
-    reset(8);
+    reset(10);
     run_real(give_up_too_late, NULL);
 }
 
@@ -402,7 +402,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(work_is_done_on_a_thread_while_the_hub_goes_on),
-        TEST(a_hundred_jobs_share_eight_threads),
+        TEST(a_hundred_jobs_share_ten_threads),
         TEST(jobs_begin_in_the_order_they_came),
         TEST(an_idle_thread_does_not_keep_two_jobs_in_line),
         TEST(a_nested_call_runs_where_it_is),

@@ -476,7 +476,7 @@ static weir_status count_switches(void *arg)
     HOLDS_EQ(value_of("state=\"ready\"}"), 7);
     HOLDS(text_says("# TYPE weir_hub_switches_total counter\n"));
     HOLDS(text_says("weir_threads{crew=\"resolver\",state=\"idle\"} "));
-    HOLDS_EQ(value_of("weir_threads_max{crew=\"offload\"}"), 8);
+    HOLDS_EQ(value_of("weir_threads_max{crew=\"offload\"}"), 10);
     return WEIR_OK;
 }
 

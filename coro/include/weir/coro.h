@@ -441,7 +441,7 @@ WEIR_API weir_status weir_local_set(weir_local key, void *value) WEIR_MUST_CHECK
 /* ---- blocking work ------------------------------------------------------------------ */
 
 /**
- * Run fn(arg) on a thread and wait for it. At most weir_offload_limit() threads (8) work at
+ * Run fn(arg) on a thread and wait for it. At most weir_offload_limit() threads (10) work at
  * once, made when needed and ended after 5 s of idleness; callers beyond that wait in order.
  * Pools of your own, and jobs that are joined later: weir/offload.h.
  * A call made on such a thread, or outside a coroutine, runs fn at once where it is.

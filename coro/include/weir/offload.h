@@ -28,7 +28,7 @@ typedef struct weir_offload_pool weir_offload_pool; /* NULL: the one of weir_off
 
 typedef struct weir_offload_opts { /* zero in a field means its default */
     const char *name;        /* in metrics ("pool"); copied */
-    unsigned    max_threads; /* at once (8) */
+    unsigned    max_threads; /* at once (10) */
     unsigned    min_threads; /* that stay though idle; they too are made when needed (0) */
     int64_t     idle_ms;     /* one that is idle for longer ends (5 s; WEIR_NEVER: it stays) */
     unsigned    max_queued;  /* jobs in line for a thread; whoever hands in another one waits

@@ -83,7 +83,7 @@ typedef struct weir_process_call {
 /**
  * Call a function in a helper process, and wait for what it writes: for code that may crash, that
  * must be stopped when it takes too long, or that no two threads may run. At most
- * weir_process_limit() helpers (8) run at once; callers beyond that wait in order.
+ * weir_process_limit() helpers (10) run at once; callers beyond that wait in order.
  *
  * The helper is forked for this call alone, from a small fork server that was forked from this
  * process once, by weir_process_start() or by the first call. It is this program as it was

@@ -10,7 +10,7 @@
  *
  *     WEIR_LOG              debug, info, warn, error or off: what is logged (warn)
  *     WEIR_STACK_KIB        size of each coroutine's stack (256)
- *     WEIR_OFFLOAD_THREADS  threads for blocking work at most (8)
+ *     WEIR_OFFLOAD_THREADS  threads for blocking work at most (10)
  *     WEIR_WATCH_MS         start the watchdog with this limit, see weir/watch.h (it is not); one
  *                           that the program starts takes its place
  *     WEIR_DUMP_SIGNAL      number of a signal that has all coroutines written to standard
