@@ -9,6 +9,7 @@
  */
 #include "mysql_internal.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,9 +141,13 @@ static weir_status check_file(const char *path, const char *what, weir_error *er
 
 /* ---- TLS ------------------------------------------------------------------------------ */
 
+/* An address, and no name that looks like one: 127.example.com is somebody's domain. */
 static bool is_loopback(const char *host)
 {
-    return !host || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+    struct in_addr address;
+
+    return !host || strcmp(host, "::1") == 0 ||
+           (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127);
 }
 
 /* An authority or a name to verify is given by those who want them verified. */

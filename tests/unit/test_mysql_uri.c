@@ -201,6 +201,7 @@ static const struct {
       "db.example:3306" },
     { { .uri = "mysql://u@127.0.0.1?tls_ca=/dev/null" }, NULL, WEIR_TLS_VERIFY, "127.0.0.1:3306" },
     { { .uri = "mysql://u@db.example" }, "tls_ca is missing", 0, NULL },
+    { { .uri = "mysql://u@127.db.example" }, "tls_ca is missing", 0, NULL }, /* a name, elsewhere */
     { { .uri = "mysql://u@db.example?tls_ca=/no/such/file" }, "tls_ca: cannot read", 0, NULL },
     { { .uri = "mysql://u@localhost?tls_ca=/dev/null" }, "tls_name is missing", 0, NULL },
     { { .uri = "mysql://u@h?tls=encrypt&tls_cert=/dev/null" }, "tls_cert and tls_key", 0, NULL },
