@@ -19,6 +19,7 @@
  */
 #include "mongo_internal.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,58 +147,6 @@ static weir_status parse(struct mo_config *config, weir_error *err)
     return weir_error_set(err, WEIR_USAGE, "the URI is wrong: %s", error.message);
 }
 
-/* ---- what cannot be done ----------------------------------------------------------- */
-
-static weir_status check_mechanism(const mongoc_uri_t *uri, weir_error *err)
-{
-    const char *mechanism = mongoc_uri_get_auth_mechanism(uri);
-
-    if (mechanism && strcasecmp(mechanism, "GSSAPI") == 0)
-        return weir_error_set(err, WEIR_USAGE,
-                              "authMechanism=GSSAPI blocks the thread while Kerberos asks its "
-                              "servers: use SCRAM-SHA-256, MONGODB-X509 or PLAIN");
-    if (mechanism && strcasecmp(mechanism, "MONGODB-AWS") == 0)
-        return weir_error_set(err, WEIR_USAGE,
-                              "authMechanism=MONGODB-AWS blocks the thread while it asks for "
-                              "credentials: use SCRAM-SHA-256, MONGODB-X509 or PLAIN");
-    if (mechanism && strcasecmp(mechanism, "MONGODB-CR") == 0)
-        return weir_error_set(err, WEIR_USAGE,
-                              "authMechanism=MONGODB-CR is gone since MongoDB 4.0: use "
-                              "SCRAM-SHA-256 or SCRAM-SHA-1");
-    return WEIR_OK;
-}
-
-/* A time of zero means its default to the library. */
-static weir_status check_time(const mongoc_uri_t *uri, const char *name, weir_error *err)
-{
-    if (mongoc_uri_get_option_as_int32(uri, name, 0) >= 0)
-        return WEIR_OK;
-    return weir_error_set(err, WEIR_USAGE,
-                          "%s must not be negative: a server that is silent would be waited for "
-                          "without end (leave it out for a default)", name);
-}
-
-static weir_status check_options(const mongoc_uri_t *uri, weir_error *err)
-{
-    static const char *const times[] = { MONGOC_URI_SOCKETTIMEOUTMS, MONGOC_URI_CONNECTTIMEOUTMS,
-                                         MONGOC_URI_SERVERSELECTIONTIMEOUTMS };
-
-    if (mongoc_uri_get_option_as_bool(uri, MONGOC_URI_LOADBALANCED, false))
-        return weir_error_set(err, WEIR_USAGE,
-                              "loadBalanced=true is not supported: name the mongos servers");
-    if (!mongoc_uri_get_option_as_bool(uri, MONGOC_URI_SERVERSELECTIONTRYONCE, true))
-        return weir_error_set(err, WEIR_USAGE,
-                              "serverSelectionTryOnce=false is not supported, since it holds a "
-                              "client for up to 30 s: leave it out, and try again where a server "
-                              "may come back");
-    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
-        weir_status status = check_time(uri, times[i], err);
-        if (status != WEIR_OK)
-            return status;
-    }
-    return check_mechanism(uri, err);
-}
-
 /* ---- defaults ---------------------------------------------------------------------- */
 
 static void take_for_pool(const mongoc_uri_t *uri, weir_pool_opts *pool)
@@ -274,10 +223,13 @@ static weir_status check_fields(const struct mo_config *config, weir_error *err)
 
 /* ---- TLS --------------------------------------------------------------------------- */
 
-static bool is_local(const mongoc_host_list_t *host)
+/* By its address, and the one name that is meant for it: 127.example.com is somebody's domain. */
+bool mo_is_local(int family, const char *host)
 {
-    return host->family == AF_UNIX || strcmp(host->host, "localhost") == 0 ||
-           strncmp(host->host, "127.", 4) == 0 || strcmp(host->host, "::1") == 0;
+    struct in_addr address;
+
+    return family == AF_UNIX || strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
+           (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127);
 }
 
 static bool all_local(const mongoc_uri_t *uri)
@@ -286,7 +238,7 @@ static bool all_local(const mongoc_uri_t *uri)
     bool                      local = host;
 
     for (; host; host = host->next)
-        local = local && is_local(host);
+        local = local && mo_is_local(host->family, host->host);
     return local;
 }
 
@@ -366,6 +318,7 @@ static weir_status make_tls(struct mo_config *config, weir_error *err)
     mongoc_uri_t      *uri = config->given;
     struct mo_tls_opts opts = tls_opts(config);
 
+    config->plain_anywhere = mongoc_uri_has_option(uri, MONGOC_URI_TLS); /* then it is false */
     if (!wants_tls(config))
         return uses_x509(uri) ? weir_error_set(err, WEIR_USAGE, "MONGODB-X509 needs tls=true")
                               : WEIR_OK;
@@ -455,6 +408,10 @@ static weir_status choose_login(struct mo_config *config, weir_error *err)
     weir_status status = check_credentials(config, scram, err);
     if (status != WEIR_OK)
         return status;
+    if (user->name && !user->password && !config->opts.credentials && !uses_x509(uri))
+        return weir_error_set(err, WEIR_USAGE,
+                              "the URI names a user without a password: write user:password@, or "
+                              "set credentials");
     config->own_login = config->opts.credentials ||
                         (!config->opts.library_scram && user->name && user->password && scram &&
                          mo_password_is_plain(user->password));
@@ -468,16 +425,16 @@ static weir_status choose_login(struct mo_config *config, weir_error *err)
 
 /* ---- the URI for clients ----------------------------------------------------------- */
 
-/* A path of a Unix socket must be escaped; letters, digits and a few signs need not be. */
+/* A path of a Unix socket must be escaped, and the '%' before the zone of an IPv6 address; letters,
+   digits and a few signs need not be. */
 static void append_host(bson_string_t *to, const mongoc_host_list_t *host)
 {
-    if (host->family != AF_UNIX) {
-        bson_string_append(to, host->host_and_port);
-        return;
-    }
-    for (const char *p = host->host; *p; p++) {
+    bool path = host->family == AF_UNIX;
+
+    for (const char *p = path ? host->host : host->host_and_port; *p; p++) {
         bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
-                     (*p >= '0' && *p <= '9') || *p == '-' || *p == '_' || *p == '.';
+                     (*p >= '0' && *p <= '9') || *p == '-' || *p == '_' || *p == '.' ||
+                     (!path && *p != '%');
         if (plain)
             bson_string_append_c(to, *p);
         else
@@ -672,7 +629,7 @@ static weir_status fill_and_check(struct mo_config *config, weir_error *err)
     weir_status status = parse(config, err);
 
     if (status == WEIR_OK)
-        status = check_options(config->given, err);
+        status = mo_refuse(config->given, config->opts.uri, err);
     if (status == WEIR_OK)
         status = check_fields(config, err);
     if (status != WEIR_OK)

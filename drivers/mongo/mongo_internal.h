@@ -44,6 +44,7 @@ struct mo_config {
                                     has no password, and maybe no name */
     char           *source_found; /* authSource of an SRV name's TXT record; or NULL */
     struct mo_tls_context *tls;  /* NULL: plain text */
+    bool            plain_anywhere; /* without that: also to other machines, as the URI says */
     uint64_t        tls_generation; /* of the pool, when its files were read */
     int32_t         connect_ms;  /* connectTimeoutMS */
     unsigned        members;     /* that the last client has met */
@@ -166,6 +167,11 @@ weir_status mo_config_new(const weir_mongo_opts *opts, struct mo_config **out, w
 weir_status mo_config_settle(struct mo_config *config, uint64_t generation,
                              weir_deadline deadline, weir_error *err);
 void        mo_config_free(void *config);
+bool        mo_is_local(int family, const char *host); /* it is on this machine */
+
+/* ---- refuse.c ------------------------------------------------------------------------- */
+
+weir_status mo_refuse(const mongoc_uri_t *uri, const char *text, weir_error *err);
 
 /* ---- selfcheck.c, usleep.c ------------------------------------------------------------ */
 

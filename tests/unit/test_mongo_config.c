@@ -62,6 +62,44 @@ static void what_would_block_is_refused_by_name(void **state)
     refused("mongodb://h/?tls=false&socketTimeoutMS=-1", "sockettimeoutms must not be negative");
     refused("mongodb://h/?tls=false&connectTimeoutMS=-5", "connecttimeoutms");
     refused("mongodb://h/?tls=false&serverSelectionTryOnce=false", "serverSelectionTryOnce");
+    refused("mongodb://u:p@127.0.0.1/?authMechanism=MONGODB-OIDC", "MONGODB-OIDC is not known");
+}
+
+/* The library would say a word about it in its log, and go on without. */
+static void an_option_of_tls_that_cannot_be_honoured_is_refused_by_name(void **state)
+{
+    (void)state;
+    refused("mongodb://h/?tls=true&tlsCRLFile=/crl.pem", "set tls_crl");
+    refused("mongodb://h/?tlsCertificateFile=/ca.pem&w=1", "tlsCertificateFile is not known");
+    refused("mongodb://h/?w=1&ssl_ca_certs=/ca.pem", "ssl_ca_certs is not known");
+    refused("mongodb://h/?tlsDisableOCSPEndpointCheck=false", "tlsdisableocspendpointcheck=false");
+    refused("mongodb://h/?tlsDisableCertificateRevocationCheck=false",
+            "tlsdisablecertificaterevocationcheck=false");
+    mo_config_free(accepted("mongodb://h/?tlsDisableOCSPEndpointCheck=true"));
+    mo_config_free(accepted("mongodb://h/?tlsDisableCertificateRevocationCheck=true"));
+    mo_config_free(accepted("mongodb://h/?SSL=true&sslAllowInvalidHostnames=true"));
+    refused("mongodb://h/?ssl=true&sslCertificateAuthorityFile=/nowhere/ca.pem", "tlsCAFile");
+}
+
+static void numbers_that_mean_nothing_are_refused_by_name(void **state)
+{
+    (void)state;
+    refused("mongodb://127.0.0.1/?maxPoolSize=-1", "maxPoolSize must be 1 or more");
+    refused("mongodb://127.0.0.1/?maxPoolSize=0", "maxPoolSize must be 1 or more");
+    refused("mongodb://127.0.0.1/?minPoolSize=-1", "minpoolsize must not be negative");
+    refused("mongodb://127.0.0.1/?maxIdleTimeMS=-7", "maxidletimems must not be negative");
+    refused("mongodb://127.0.0.1/?waitQueueTimeoutMS=-1", "waitqueuetimeoutms");
+}
+
+static void a_path_that_is_no_socket_is_refused(void **state)
+{
+    char uri[200] = "mongodb://%2Ftmp%2F";
+
+    (void)state;
+    refused("mongodb://%2Ftmp%2Fmongodb/", "must end in .sock: /tmp/mongodb");
+    memset(uri + strlen(uri), 'a', 120);
+    strcat(uri, ".sock/");
+    refused(uri, "longer than 107 bytes");
 }
 
 static void what_is_missing_or_malformed_is_told(void **state)
@@ -73,6 +111,8 @@ static void what_is_missing_or_malformed_is_told(void **state)
     refused("mongodb://h/?tls=true&tlsCAFile=/nowhere/ca.pem", "tlsCAFile");
     refused("mongodb://u@127.0.0.1/?authMechanism=MONGODB-X509", "tls=true");
     refused("mongodb://h/?authMechanism=MONGODB-X509", "needs a certificate");
+    refused("mongodb://u@127.0.0.1/", "a user without a password");
+    refused("mongodb://u@127.0.0.1/?authMechanism=PLAIN", "a user without a password");
     refused_with((weir_mongo_opts){ .direct = true }, "mongodb://127.0.0.1,127.0.0.2/",
                  "names one server");
     refused_with((weir_mongo_opts){ .api_version = "7" }, "mongodb://127.0.0.1/", "api_version");
@@ -166,6 +206,8 @@ static void tls_is_on_for_other_machines(void **state)
                                          "mongodb://%2Ftmp%2Fmongodb.sock/",
                                          "mongodb://db.example.com/?tls=false" };
     static const char *const secret[] = { "mongodb://db.example.com/",
+                                          "mongodb://127.example.com/",
+                                          "mongodb://127.0.0.1.example.com/",
                                           "mongodb://localhost,db.example.com/",
                                           "mongodb://localhost/?tls=true",
                                           "mongodb://localhost/?tlsInsecure=true",
@@ -270,6 +312,15 @@ static void a_unix_socket_stays_one(void **state)
     mo_config_free(config);
 }
 
+static void the_zone_of_an_address_arrives(void **state)
+{
+    struct mo_config *config = accepted("mongodb://[fe80::1%25lo]:7/?tls=false");
+
+    (void)state;
+    assert_string_equal(mongoc_uri_get_hosts(config->uri)->host, "fe80::1%lo");
+    mo_config_free(config);
+}
+
 static void a_srv_name_is_looked_up_later(void **state)
 {
     struct mo_config *config = accepted("mongodb+srv://u:p@db.example.com/");
@@ -354,6 +405,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_would_block_is_refused_by_name),
+        cmocka_unit_test(an_option_of_tls_that_cannot_be_honoured_is_refused_by_name),
+        cmocka_unit_test(numbers_that_mean_nothing_are_refused_by_name),
+        cmocka_unit_test(a_path_that_is_no_socket_is_refused),
         cmocka_unit_test(what_is_missing_or_malformed_is_told),
         cmocka_unit_test(credentials_go_with_scram_alone_and_with_no_other_password),
         cmocka_unit_test(a_password_shows_in_no_message),
@@ -364,6 +418,7 @@ int main(void)
         cmocka_unit_test(other_ways_to_log_in_are_left_to_the_library),
         cmocka_unit_test(everything_else_in_the_uri_arrives),
         cmocka_unit_test(a_unix_socket_stays_one),
+        cmocka_unit_test(the_zone_of_an_address_arrives),
         cmocka_unit_test(a_srv_name_is_looked_up_later),
         cmocka_unit_test(a_line_for_each_client_is_left_out_of_the_librarys_log),
         cmocka_unit_test(a_log_handler_of_the_applications_stays),

@@ -36,11 +36,20 @@ WEIR_BEGIN_DECLS
  *                                for a primary does so in a loop of his own
  *     connectTimeoutMS           2000, or the pool's connect_timeout_ms where that is shorter
  *     socketTimeoutMS            the pool's query_timeout_ms
- *     tls                        false for Unix sockets and loopback addresses, else true
+ *     tls                        false for Unix sockets and loopback addresses, else true. Where
+ *                                it is false by default, a set's member on another machine is
+ *                                not connected to, and the error says so
  *
  * maxPoolSize, minPoolSize, maxIdleTimeMS and waitQueueTimeoutMS are taken for the fields of
  * .pool that mean the same. Refused, each with what to do instead: GSSAPI and MONGODB-AWS,
- * whose libraries block the thread; loadBalanced; a negative socketTimeoutMS.
+ * whose libraries block the thread; loadBalanced; negative times and sizes, and maxPoolSize=0; a
+ * user without a password or credentials; options of TLS that are not known, tlsCRLFile among
+ * them (.tls_crl), and those that ask for OCSP (tlsDisableOCSPEndpointCheck=false), which blocks.
+ * Other options that libmongoc does not know get a line in its log, as ever.
+ *
+ * Client-side encryption (mongoc_client_enable_auto_encryption(), mongoc_client_encryption_t) is no
+ * option, and cannot be refused: it asks key services by sockets that block the thread. Don't use
+ * it with a pool's clients.
  *
  * Credentials are asked for when a server is first used: for most clients in the connection's own
  * coroutine, before it is lent; for a member that a client has met before and needs only later, as
