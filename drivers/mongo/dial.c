@@ -192,6 +192,18 @@ static bool shake_hands(struct mo_stream *stream, struct mo_tls_context *context
     }
 }
 
+/* What is plain text by default stays on this machine; the members of a set tell where they are. */
+static bool may_be_plain(const struct mo_stream *stream, weir_error *err)
+{
+    const struct mo_config *config = stream->client->config;
+
+    if (config->tls || config->plain_anywhere || mo_is_local(stream->family, stream->host))
+        return true;
+    weir_error_set(err, WEIR_CONNECT, "this member is on another machine, to which nothing goes in "
+                   "plain text unless asked for: say tls=true, or tls=false, in the URI");
+    return false;
+}
+
 /* ---- the whole --------------------------------------------------------------------- */
 
 /* Nobody's failure: this process, or this machine, has no more of something just now. */
@@ -227,6 +239,8 @@ static bool dial(struct mo_stream *stream, weir_error *err)
     struct mo_config *config = stream->client->config;
     weir_deadline     until = weir_in_ms(config->connect_ms);
 
+    if (!may_be_plain(stream, err))
+        return false;
     if (!(stream->family == AF_UNIX ? connect_unix(stream, until, err)
                                     : connect_host(stream, until, err)))
         return false;

@@ -249,6 +249,35 @@ static void a_server_without_tls_gets_no_password(void **state)
             (struct verdict){ "does it speak TLS", .within_ms = 700, .proofs = 0 });
 }
 
+/* A seed on this machine, and a set that says it is elsewhere: libmongoc goes where it says. */
+static void a_member_elsewhere_gets_no_plain_text_that_nobody_asked_for(void **state)
+{
+    struct mongo_mock_opts set = guarded;
+
+    (void)state;
+    set.members = 3;
+    set.known_as = "db.weir.test";
+    refused((struct mongo_scene){ .server = set },
+            (struct verdict){ "say tls=true, or tls=false, in the URI", .within_ms = 700 });
+}
+
+static weir_status finds(struct mongo_scene *me)
+{
+    bson_error_t error = { 0 };
+
+    if (mongo_lease(me) != WEIR_OK)
+        return WEIR_FAILED;
+    need_mongo(mongo_find(weir_mongo(me->lease), "db", 0, &error) == 3, error);
+    return WEIR_OK;
+}
+
+static void a_member_elsewhere_gets_plain_text_where_the_uri_says_so(void **state)
+{
+    (void)state;
+    mongo_scene_run(&(struct mongo_scene){ .server = { .members = 3, .known_as = "db.weir.test" },
+                                           .options = "tls=false", .body = finds });
+}
+
 /* ---- nobody there ------------------------------------------------------------------ */
 
 static void a_port_where_nobody_listens_is_told_at_once(void **state)
@@ -304,6 +333,8 @@ int main(int argc, char **argv)
         LAB_TCP(a_certificate_of_another_authority_is_refused),
         LAB_TCP(a_certificate_of_another_name_is_refused),
         LAB_TCP(a_server_without_tls_gets_no_password),
+        LAB_TCP(a_member_elsewhere_gets_no_plain_text_that_nobody_asked_for),
+        LAB_TCP(a_member_elsewhere_gets_plain_text_where_the_uri_says_so),
         LAB_TCP(a_port_where_nobody_listens_is_told_at_once),
         LAB_TCP(a_server_that_says_nothing_is_left_in_time),
         LAB_TCP(a_host_that_nobody_knows_is_told_by_its_name),

@@ -65,6 +65,7 @@ static void settle(struct mock_shared *s, const struct mongo_mock_opts *opts)
     s->no_speculation = opts->no_speculation;
     s->with_login = opts->user != NULL;
     copy(s->set_name, sizeof s->set_name, opts->set_name ? opts->set_name : "weir");
+    copy(s->known_as, sizeof s->known_as, opts->known_as ? opts->known_as : "127.0.0.1");
     copy(s->unix_path, sizeof s->unix_path, opts->unix_path);
     copy(s->tls_cert, sizeof s->tls_cert, opts->tls_cert);
     copy(s->tls_key, sizeof s->tls_key, opts->tls_key);

@@ -53,6 +53,7 @@ enum mock_mechanism { MOCK_SHA_1 = 1, MOCK_SHA_256 = 2, MOCK_PLAIN = 4, MOCK_X50
 struct mongo_mock_opts {        /* zero in a field means what is said in brackets */
     unsigned    members;        /* 1, or 3 for a replica set whose primary is member 0 (1) */
     const char *set_name;       /* ("weir") */
+    const char *known_as;       /* the host that a set's members say they are on (127.0.0.1) */
     bool        arbiter;        /* the last member is an arbiter: no data and no users */
     const char *unix_path;      /* member 0 listens there (TCP on 127.0.0.1) */
     const char *tls_cert;       /* a PEM file: every connection is TLS (none is) */

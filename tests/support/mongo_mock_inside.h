@@ -64,7 +64,7 @@ struct mock_shared {
     pid_t           parent;
     unsigned        members;
     bool            arbiter, strict, ready_answers, no_speculation, with_login;
-    char            set_name[MOCK_NAME];
+    char            set_name[MOCK_NAME], known_as[MOCK_NAME];
     char            unix_path[108]; /* as in struct sockaddr_un */
     bool            with_api;
     char            tls_cert[MOCK_TEXT], tls_key[MOCK_TEXT], tls_clients[MOCK_TEXT];

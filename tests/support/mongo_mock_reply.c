@@ -218,15 +218,20 @@ static void append_topology_version(const struct mock_session *s, bson_t *reply,
     bson_append_document_end(reply, &version);
 }
 
+static void name_of(const struct mock_shared *shared, unsigned member, char *out, size_t size)
+{
+    snprintf(out, size, "%s:%u", shared->known_as, shared->member[member].port);
+}
+
 static void append_hosts(const struct mock_shared *shared, bson_t *reply, const char *key,
                          unsigned from, unsigned to)
 {
     bson_t list;
-    char   host[32], index[12];
+    char   host[MOCK_NAME + 8], index[12];
 
     BSON_APPEND_ARRAY_BEGIN(reply, key, &list);
     for (unsigned i = from; i < to; i++) {
-        snprintf(host, sizeof host, "127.0.0.1:%u", shared->member[i].port);
+        name_of(shared, i, host, sizeof host);
         snprintf(index, sizeof index, "%u", i - from);
         BSON_APPEND_UTF8(&list, index, host);
     }
@@ -238,7 +243,7 @@ static void append_set(const struct mock_session *s, bson_t *reply, int primary,
     const struct mock_shared *shared = s->shared;
     bool     arbiter = shared->arbiter && s->member == (int)shared->members - 1;
     unsigned with_data = shared->members - shared->arbiter;
-    char     host[32];
+    char     host[MOCK_NAME + 8];
     bson_t   last, op_time;
 
     BSON_APPEND_UTF8(reply, "setName", shared->set_name);
@@ -249,10 +254,10 @@ static void append_set(const struct mock_session *s, bson_t *reply, int primary,
     append_hosts(shared, reply, "hosts", 0, with_data);
     if (shared->arbiter)
         append_hosts(shared, reply, "arbiters", with_data, shared->members);
-    snprintf(host, sizeof host, "127.0.0.1:%u", shared->member[s->member].port);
+    name_of(shared, (unsigned)s->member, host, sizeof host);
     BSON_APPEND_UTF8(reply, "me", host);
     if (primary >= 0) {
-        snprintf(host, sizeof host, "127.0.0.1:%u", shared->member[primary].port);
+        name_of(shared, (unsigned)primary, host, sizeof host);
         BSON_APPEND_UTF8(reply, "primary", host);
     }
     if (s->member == primary)
