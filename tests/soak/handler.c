@@ -82,9 +82,13 @@ static uint64_t draw(struct run *run)
     return run->random >> 33;
 }
 
+/* A draw has 31 bits, and of nanoseconds those are two seconds: a life may take longer. */
 static int64_t some_moment(struct run *run)
 {
-    return weir_now() + (int64_t)(draw(run) % (uint64_t)(run->usual_ns * 5 / 4 + 1));
+    uint64_t wide = draw(run) << 31;
+
+    wide |= draw(run);
+    return weir_now() + (int64_t)(wide % (uint64_t)(run->usual_ns * 5 / 4 + 1));
 }
 
 static void strike(weir_alarm *alarm)
@@ -440,7 +444,7 @@ static weir_status complete(weir_soak_opts *opts, weir_error *err)
     opts->deadlines = per_cent(opts->deadlines, 10);
     opts->forgets = opts->pool_count ? per_cent(opts->forgets, 2) : 0;
     if (opts->cancels < 0 || opts->deadlines < 0 || opts->forgets < 0 ||
-        opts->cancels + opts->deadlines + opts->forgets > 90)
+        (int64_t)opts->cancels + opts->deadlines + opts->forgets > 90)
         return weir_error_set(err, WEIR_USAGE, "cancels, deadlines and forgets are of 100 lives, "
                               "and 10 at least must be left alone");
     if (opts->patience_ms < 0)
@@ -448,6 +452,9 @@ static weir_status complete(weir_soak_opts *opts, weir_error *err)
     if (opts->pool_count && !opts->pools)
         return weir_error_set(err, WEIR_USAGE, "pool_count is %zu, but pools is NULL",
                               opts->pool_count);
+    for (size_t i = 0; i < opts->pool_count; i++)
+        if (!opts->pools[i])
+            return weir_error_set(err, WEIR_USAGE, "pools[%zu] is NULL: make the pool first", i);
     return WEIR_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "fake_driver.h"
 #include "world.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,6 +35,9 @@ static struct {
     unsigned       seen; /* statuses that came of a handler, as bits */
 } t;
 
+static weir_pool *const nothing = NULL;
+static bool soak_nothing; /* the pool was forgotten */
+
 static void remember(const char *line, void *arg)
 {
     size_t used = strlen(t.told);
@@ -52,7 +56,7 @@ static weir_status app(void *arg)
     if (weir_pool_new(&fake_driver, &t.fake, &(weir_pool_opts){ .max_size = 4 }, &pool, &err))
         return weir_fail(&err);
     t.pool = pool;
-    t.opts.pools = &t.pool;
+    t.opts.pools = soak_nothing ? &nothing : &t.pool;
     t.opts.pool_count = 1;
     t.opts.arg = pool;
     t.opts.tell = remember;
@@ -121,11 +125,11 @@ static weir_status forgetful_when_cut(void *pool)
 static int opened_line;
 
 /* The same with a descriptor. */
-static weir_status leaves_descriptors_when_cut(void *pool)
+static weir_status leaves_descriptors_when_cut_in(void *pool, int64_t ms)
 {
     (void)pool;
     int fd = eventfd(0, EFD_CLOEXEC); opened_line = __LINE__;
-    weir_status status = weir_sleep(weir_in_ms(3));
+    weir_status status = weir_sleep(weir_in_ms(ms));
 
     if (status != WEIR_OK && t.left_count < 400) {
         t.left[t.left_count++] = fd;
@@ -133,6 +137,19 @@ static weir_status leaves_descriptors_when_cut(void *pool)
     }
     close(fd);
     return status;
+}
+
+static weir_status leaves_descriptors_when_cut(void *pool)
+{
+    return leaves_descriptors_when_cut_in(pool, 3);
+}
+
+/* The same late in a life of several seconds. */
+static weir_status leaves_descriptors_late(void *pool)
+{
+    weir_status status = weir_sleep(weir_in_ms(4000));
+
+    return status == WEIR_OK ? leaves_descriptors_when_cut_in(pool, 500) : status;
 }
 
 /* The same in a coroutine of its own. */
@@ -239,6 +256,13 @@ static void a_descriptor_left_open_is_found_where_it_was_opened(void **state)
     expect_place(opened_line);
 }
 
+static void one_left_open_late_in_a_long_life_is_found(void **state)
+{
+    (void)state;
+    soak(leaves_descriptors_late, (weir_soak_opts){ .lives = 300, .concurrency = 100 });
+    expect_found("descriptors that were not closed, opened at ");
+}
+
 static void a_descriptor_left_open_by_a_child_is_found(void **state)
 {
     (void)state;
@@ -284,6 +308,13 @@ static void options_that_make_no_sense_are_refused(void **state)
     (void)state;
     soak(tidy, (weir_soak_opts){ .cancels = 60, .deadlines = 60 });
     assert_int_equal(t.status, WEIR_USAGE);
+    soak(tidy, (weir_soak_opts){ .cancels = INT_MAX, .deadlines = INT_MAX });
+    assert_int_equal(t.status, WEIR_USAGE);
+    soak_nothing = true;
+    soak(tidy, (weir_soak_opts){ 0 });
+    soak_nothing = false;
+    assert_int_equal(t.status, WEIR_USAGE);
+    assert_non_null(strstr(t.err.message, "pools[0] is NULL"));
     assert_int_equal(weir_soak(tidy, NULL, NULL), WEIR_USAGE); /* outside of a coroutine */
 }
 
@@ -294,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_lease_forgotten_on_one_path_is_found_where_it_was_taken),
         cmocka_unit_test(leases_that_are_forgotten_on_purpose_are_no_finding),
         cmocka_unit_test(a_descriptor_left_open_is_found_where_it_was_opened),
+        cmocka_unit_test(one_left_open_late_in_a_long_life_is_found),
         cmocka_unit_test(a_descriptor_left_open_by_a_child_is_found),
         cmocka_unit_test(what_is_opened_once_for_all_is_no_finding),
         cmocka_unit_test(a_part_of_the_budget_that_is_kept_is_found),

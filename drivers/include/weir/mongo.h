@@ -88,7 +88,8 @@ typedef struct weir_mongo_opts {
     bool library_scram; /* let libmongoc authenticate where SCRAM is used: it derives the key on
                            the hub, 25 ms for each client (we do, once, on another thread) */
     bool end_sessions;  /* tell the server of sessions that end with a client, when it is closed
-                           politely: a round trip (it forgets them by itself in half an hour) */
+                           politely: a round trip (it forgets them by itself in half an hour).
+                           Such a client is freed at once: see weir_mongo() */
 
     weir_pool_opts pool; /* reset: see weir_mongo() */
 } weir_mongo_opts;
