@@ -63,6 +63,8 @@ struct run {
     bool           warming; /* nobody is disturbed yet */
     struct forgetter *forgetters, *spare;
     struct places  leases;
+    uint64_t       mistakes;      /* that weir has logged as errors */
+    char           mistake[300];  /* the first */
     struct totals  before, after;
     uint64_t      *open_before; /* for each number, its order and 1; 0: closed */
     unsigned       findings;
@@ -228,6 +230,14 @@ static void add_place(struct places *places, const char *text, const char *what)
     places->one[i].times++;
 }
 
+/* What weir logs as an error is a mistake of its caller's: a lease that is given back twice, a
+   client used without its lease. What libmongoc has to say may be about a server. */
+static void hear_mistake(struct run *run, const char *line)
+{
+    if (strncmp(line, "libmongoc:", 10) != 0 && !run->mistakes++)
+        snprintf(run->mistake, sizeof run->mistake, "%s", line);
+}
+
 /* "pool P: connection 7, taken at PLACE, was still held when NAME 9 (spawned at PLACE) ended" */
 static void hear(weir_log_level level, const char *line, void *arg)
 {
@@ -235,7 +245,8 @@ static void hear(weir_log_level level, const char *line, void *arg)
     const char *taken = strstr(line, ", taken at "), *end = strstr(line, ", was still held when ");
     char        place[PLACE_TEXT];
 
-    (void)level;
+    if (level == WEIR_LOG_ERROR)
+        hear_mistake(run, line);
     if (!taken || !end || end < taken)
         return;
     taken += strlen(", taken at ");
@@ -354,6 +365,9 @@ static void judge_leases(struct run *run)
 
 static void judge_lives(struct run *run)
 {
+    if (run->mistakes)
+        find(run, "mistakes that weir has told of: %llu, the first: %s",
+             (unsigned long long)run->mistakes, run->mistake);
     if (run->failed && !run->opts.may_fail)
         find(run, "lives that failed though nobody disturbed them: %llu, the first with %s (if "
              "that is meant: .may_fail)", (unsigned long long)run->failed,
@@ -492,6 +506,7 @@ static void reset_counts(struct run *run)
 {
     run->ended = run->well = run->failed = run->cancelled = run->late = run->forgotten = 0;
     run->leases.count = 0;
+    run->mistakes = 0;
 }
 
 /* All of it, between run_new() and run_free(). False: somebody still refers to it. */
@@ -519,6 +534,9 @@ static bool soak(struct run *run)
     return true;
 }
 
+/* What is open is the process': two at once would blame each other. */
+static bool running;
+
 weir_status weir_soak(weir_fn fn, const weir_soak_opts *given, weir_error *err)
 {
     weir_soak_opts opts = given ? *given : (weir_soak_opts){ .arg = NULL };
@@ -531,10 +549,14 @@ weir_status weir_soak(weir_fn fn, const weir_soak_opts *given, weir_error *err)
     weir_status status = complete(&opts, err);
     if (status != WEIR_OK)
         return status;
+    if (__atomic_test_and_set(&running, __ATOMIC_SEQ_CST))
+        return weir_error_set(err, WEIR_USAGE, "another weir_soak() runs in this process: one "
+                              "after the other");
     struct run *run = run_new(fn, &opts, err);
     if (!run || weir_alarm_reserve((int)opts.concurrency) != WEIR_OK) {
         if (run)
             run_free(run);
+        __atomic_clear(&running, __ATOMIC_SEQ_CST);
         return weir_error_set(err, WEIR_NOMEM, "no memory for %u lives at once", opts.concurrency);
     }
     bool     ended = soak(run);
@@ -545,6 +567,7 @@ weir_status weir_soak(weir_fn fn, const weir_soak_opts *given, weir_error *err)
     } else {
         weir_log_set(NULL, NULL, WEIR_LOG_WARN);
     }
+    __atomic_clear(&running, __ATOMIC_SEQ_CST);
     status = weir_check();
     if (status != WEIR_OK)
         return weir_error_set(err, status, "the soak was interrupted");

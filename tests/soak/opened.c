@@ -13,9 +13,11 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -87,6 +89,10 @@ bool opened_by_pool(const struct opened *opened)
 #undef openat64
 #undef fopen
 #undef fopen64
+#undef fcntl
+#undef fcntl64
+#undef mkstemp
+#undef mkostemp
 
 WEIR_API int open(const char *path, int flags, ...)
 {
@@ -208,6 +214,52 @@ WEIR_API int dup3(int fd, int to, int flags)
 {
     REAL(dup3);
     return note(real(fd, to, flags), FROM);
+}
+
+/* Of a call that may have a third argument or not, as libc itself takes it. */
+#define LAST_OF(command)                                                                  \
+    va_list args;                                                                         \
+    va_start(args, command);                                                              \
+    void *last = va_arg(args, void *);                                                    \
+    va_end(args);
+
+static int note_copy(int result, int command, const void *from)
+{
+    bool copied = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+
+    return copied ? note(result, from) : result;
+}
+
+WEIR_API int fcntl(int fd, int command, ...)
+{
+    REAL(fcntl);
+    LAST_OF(command)
+    return note_copy(real(fd, command, last), command, FROM);
+}
+
+WEIR_API int fcntl64(int fd, int command, ...)
+{
+    REAL(fcntl64);
+    LAST_OF(command)
+    return note_copy(real(fd, command, last), command, FROM);
+}
+
+WEIR_API int mkstemp(char *name)
+{
+    REAL(mkstemp);
+    return note(real(name), FROM);
+}
+
+WEIR_API int mkostemp(char *name, int flags)
+{
+    REAL(mkostemp);
+    return note(real(name, flags), FROM);
+}
+
+WEIR_API int inotify_init1(int flags)
+{
+    REAL(inotify_init1);
+    return note(real(flags), FROM);
 }
 
 WEIR_API int epoll_create1(int flags)

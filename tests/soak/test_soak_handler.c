@@ -8,12 +8,14 @@
 #include "fake_driver.h"
 #include "world.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -122,6 +124,28 @@ static weir_status forgetful_when_cut(void *pool)
     return weir_release(lease);
 }
 
+static weir_status gives_back_twice_when_cut(void *pool)
+{
+    weir_lease *lease;
+    weir_status status = weir_acquire(pool, WEIR_SCOPE, &lease, NULL);
+
+    if (status != WEIR_OK)
+        return status;
+    status = fake_query(lease, 5);
+    (void)weir_release(lease);
+    if (status != WEIR_OK)
+        (void)weir_release(lease);
+    return status;
+}
+
+static weir_status soaks_itself(void *pool)
+{
+    weir_status status = weir_sleep(weir_in_ms(1));
+
+    t.seen |= 1u << weir_soak(soaks_itself, &(weir_soak_opts){ .arg = pool }, NULL);
+    return status;
+}
+
 static int opened_line;
 
 /* The same with a descriptor. */
@@ -150,6 +174,23 @@ static weir_status leaves_descriptors_late(void *pool)
     weir_status status = weir_sleep(weir_in_ms(4000));
 
     return status == WEIR_OK ? leaves_descriptors_when_cut_in(pool, 500) : status;
+}
+
+static int copied_line, temporary_line;
+
+/* What libc opens by calls that are not named after it. */
+static weir_status leaves_copies(void *pool)
+{
+    (void)pool;
+    char        name[] = "/tmp/weir-soak-XXXXXX";
+    weir_status status = weir_sleep(weir_in_ms(3));
+
+    if (status == WEIR_OK || t.left_count > 390)
+        return status;
+    t.left[t.left_count++] = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3); copied_line = __LINE__;
+    t.left[t.left_count++] = mkstemp(name); temporary_line = __LINE__;
+    unlink(name);
+    return status;
 }
 
 /* The same in a coroutine of its own. */
@@ -256,6 +297,16 @@ static void a_descriptor_left_open_is_found_where_it_was_opened(void **state)
     expect_place(opened_line);
 }
 
+static void descriptors_that_were_copied_or_made_temporary_have_places(void **state)
+{
+    (void)state;
+    soak(leaves_copies, (weir_soak_opts){ .lives = 300 });
+    if (access("/usr/bin/addr2line", X_OK) != 0)
+        skip();
+    expect_place(copied_line);
+    expect_place(temporary_line);
+}
+
 static void one_left_open_late_in_a_long_life_is_found(void **state)
 {
     (void)state;
@@ -303,6 +354,22 @@ static void an_undisturbed_life_that_fails_is_found(void **state)
     expect_found("not one undisturbed life succeeded");
 }
 
+static void a_mistake_that_weir_tells_of_is_a_finding(void **state)
+{
+    (void)state;
+    soak(gives_back_twice_when_cut, (weir_soak_opts){ .lives = 300 });
+    expect_found("mistakes that weir has told of: ");
+    expect_found("of a lease that is over");
+}
+
+static void a_soak_in_a_soak_is_refused(void **state)
+{
+    (void)state;
+    soak(soaks_itself, (weir_soak_opts){ .lives = 100 });
+    assert_int_equal(t.status, WEIR_OK);
+    assert_int_equal(t.seen, 1u << WEIR_USAGE);
+}
+
 static void options_that_make_no_sense_are_refused(void **state)
 {
     (void)state;
@@ -325,12 +392,15 @@ int main(void)
         cmocka_unit_test(a_lease_forgotten_on_one_path_is_found_where_it_was_taken),
         cmocka_unit_test(leases_that_are_forgotten_on_purpose_are_no_finding),
         cmocka_unit_test(a_descriptor_left_open_is_found_where_it_was_opened),
+        cmocka_unit_test(descriptors_that_were_copied_or_made_temporary_have_places),
         cmocka_unit_test(one_left_open_late_in_a_long_life_is_found),
         cmocka_unit_test(a_descriptor_left_open_by_a_child_is_found),
         cmocka_unit_test(what_is_opened_once_for_all_is_no_finding),
         cmocka_unit_test(a_part_of_the_budget_that_is_kept_is_found),
         cmocka_unit_test(a_life_that_hangs_is_found_and_ended),
         cmocka_unit_test(an_undisturbed_life_that_fails_is_found),
+        cmocka_unit_test(a_mistake_that_weir_tells_of_is_a_finding),
+        cmocka_unit_test(a_soak_in_a_soak_is_refused),
         cmocka_unit_test(options_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,8 @@ typedef struct weir_soak_opts {
  * A finding names the place: of a lease that was not given back where it was taken; of a
  * descriptor where it was opened, by file and line where the program has debug information and
  * addr2line (Debian: binutils) is there, else by function or address. What only libc itself opens
- * (as opendir does) is told by its kind alone.
+ * (as opendir does) is told by its kind alone. What weir logs as an error is a finding, too: a lease
+ * that is given back twice, a client that is used after its lease.
  *
  * While it runs weir's log is read here and goes nowhere else; afterwards it goes to standard
  * error, at WARN, whatever weir_log_set() had said before.
