@@ -267,12 +267,46 @@ weir_status weir_mongo_error(weir_lease *lease, const bson_error_t *error, weir_
 
 /* ---- a client that could not be opened --------------------------------------------- */
 
+/* Servers have answered, since nothing is known of any trouble, and the library does not say what
+   it had against them. So say what was asked for. */
+static void say_choice(const struct mo_client *client, const char *words, char *out, size_t size)
+{
+    static const struct {
+        mongoc_read_mode_t mode;
+        const char        *name;
+    } modes[] = { { MONGOC_READ_PRIMARY, "primary" },
+                  { MONGOC_READ_PRIMARY_PREFERRED, "primaryPreferred" },
+                  { MONGOC_READ_SECONDARY, "secondary" },
+                  { MONGOC_READ_SECONDARY_PREFERRED, "secondaryPreferred" },
+                  { MONGOC_READ_NEAREST, "nearest" } };
+    const mongoc_uri_t *uri = client->config->uri;
+    mongoc_read_mode_t  mode = mongoc_read_prefs_get_mode(mongoc_uri_get_read_prefs_t(uri));
+    const char         *set = mongoc_uri_get_replica_set(uri), *name = "";
+
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (modes[i].mode == mode)
+            name = modes[i].name;
+    say(out, size, "%.80s: none that answered can be used with %s%.60s%sreadPreference=%s", words,
+        set ? "replicaSet=" : "", set ? set : "", set ? " and " : "", name);
+}
+
+/* Some servers tell in several lines, and this goes into a log. */
+static void on_one_line(char *text)
+{
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = ' ';
+}
+
 weir_status mo_blame_connect(struct mo_client *client, const bson_error_t *error, weir_error *err)
 {
     weir_status status = WEIR_CONNECT;
-    const char *text = error->message;
+    char        words[sizeof error->message];
+    const char *text = words;
     int         native = (int)error->code;
 
+    say(words, sizeof words, "%s", error->message);
+    on_one_line(words);
     if (client->cut.status) {
         text = client->cut.text;
         native = client->cut.native;
@@ -287,6 +321,8 @@ weir_status mo_blame_connect(struct mo_client *client, const bson_error_t *error
     } else if (error->domain == MONGOC_ERROR_CLIENT &&
                error->code == MONGOC_ERROR_CLIENT_AUTHENTICATE) {
         status = WEIR_USAGE;
+    } else if (error->domain == MONGOC_ERROR_SERVER_SELECTION) {
+        say_choice(client, error->message, words, sizeof words);
     }
     weir_error_set(err, status, "cannot connect to %s: %s", client->config->target, text);
     if (err) {

@@ -278,6 +278,15 @@ static void a_member_elsewhere_gets_plain_text_where_the_uri_says_so(void **stat
                                            .options = "tls=false", .body = finds });
 }
 
+static void a_set_of_another_name_is_told_with_the_name_that_was_asked_for(void **state)
+{
+    (void)state;
+    refused((struct mongo_scene){ .server = { .members = 3, .set_name = "rs7" },
+                                  .host = "127.0.0.1" }, /* the lab asks for the set "weir" */
+            (struct verdict){ "can be used with replicaSet=weir and readPreference=primary",
+                              .within_ms = 700 });
+}
+
 /* ---- nobody there ------------------------------------------------------------------ */
 
 static void a_port_where_nobody_listens_is_told_at_once(void **state)
@@ -335,6 +344,7 @@ int main(int argc, char **argv)
         LAB_TCP(a_server_without_tls_gets_no_password),
         LAB_TCP(a_member_elsewhere_gets_no_plain_text_that_nobody_asked_for),
         LAB_TCP(a_member_elsewhere_gets_plain_text_where_the_uri_says_so),
+        LAB_TCP(a_set_of_another_name_is_told_with_the_name_that_was_asked_for),
         LAB_TCP(a_port_where_nobody_listens_is_told_at_once),
         LAB_TCP(a_server_that_says_nothing_is_left_in_time),
         LAB_TCP(a_host_that_nobody_knows_is_told_by_its_name),

@@ -293,7 +293,8 @@ static weir_status log_in_by_the_hundred(struct mongo_scene *me)
     double each = (cpu_ms() - cpu) / CLIENTS;
     lab_tell("%d clients logged in: %.0f ms; of the hub's CPU %.2f ms for each", CLIENTS,
              lab_now_ms() - start, each);
-    lab_took(each, 0, 1.2); /* by the library: 25 */
+    lab_took(each, 0, me->server.tls_cert ? 1.2 : 0.6); /* by the library: 25. It is 0.3 without
+                                                            TLS, in a build to debug */
     mo_keys_stats(&after);
     lab_equal(after.derived - before.derived, 1);
     lab_equal(mongo_mock_counts(me->mock, MOCK_EVERY).logins, CLIENTS);
