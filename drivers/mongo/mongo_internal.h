@@ -140,6 +140,8 @@ struct mo_stream {
     /* what passes: message.c */
     size_t        out_left;  /* bytes of the present request that are still to come */
     bool          hello;     /* it is one that needs no login */
+    bool          greeted;   /* one was sent before */
+    int64_t       since_ns;  /* it is waited for; the first one, and the connection for it */
     bool          no_reply;  /* ... none will come */
     bool          due;       /* a reply is, or a part of it */
     bool          perhaps;   /* ... nobody can tell */

@@ -242,8 +242,12 @@ static bool begin_request(struct mo_stream *stream, const mongoc_iovec_t *iov, s
         return false;
     }
     mo_message_begin(stream, iov, count);
-    if (stream->hello)
+    if (stream->hello) {
+        if (stream->greeted)
+            stream->since_ns = hot_now();
+        stream->greeted = true;
         return true;
+    }
     client->trouble.status = client->answer.status = WEIR_OK;
     client->answered = false;
     if (!stream->perhaps)
@@ -430,12 +434,16 @@ static int own_close(mongoc_stream_t *base)
     return 0;
 }
 
-/* The library has given it up, before it was of use: out of patience, which it tells nobody. */
+/* The library has given it up, before it was of use: out of patience, which it tells nobody. Or
+   because it is none of the set's members, by another that was heard first. */
 static void say_who_was_slow(struct mo_stream *stream)
 {
+    int64_t     patience_ns = (int64_t)stream->client->config->connect_ms * 1000000;
     bool        unheard = stream->errnum == 0 || stream->errnum == EAGAIN;
     const char *what = NULL;
 
+    if (hot_now() - stream->since_ns < patience_ns / 4 * 3)
+        return;
     if (stream->state == MO_DIALLING)
         what = stream->tls ? "did not end the TLS handshake (does it speak TLS at that port?)"
                            : "did not answer";
@@ -502,6 +510,7 @@ struct mo_stream *mo_stream_new(struct mo_client *client)
                                     .timed_out = own_timed_out,
                                     .should_retry = own_should_retry };
     stream->client = client;
+    stream->since_ns = hot_now();
     stream->refs = 1;
     stream->fd = -1;
     list_init(&stream->link);
