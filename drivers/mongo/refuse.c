@@ -115,8 +115,8 @@ static weir_status check_revocation(const mongoc_uri_t *uri, weir_error *err)
         if (!mongoc_uri_get_option_as_bool(uri, checks[i], true))
             return weir_error_set(err, WEIR_USAGE,
                                   "%s=false is not supported: nobody is asked by OCSP, since that "
-                                  "blocks the thread (leave it out; tls_crl names a list of revoked "
-                                  "certificates)", checks[i]);
+                                  "blocks the thread (leave it out; tls_crl names a list of "
+                                  "revoked certificates)", checks[i]);
     return WEIR_OK;
 }
 

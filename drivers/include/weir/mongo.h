@@ -56,8 +56,8 @@ WEIR_BEGIN_DECLS
  * after a fail-over, in that of its holder, whose deadline counts then too.
  *
  * The files for TLS are read when the pool is made, and again after weir_pool_clear(), when the
- * next client is opened. A host's name is looked up for each connection, a name of mongodb+srv once,
- * for the first client.
+ * next client is opened. A host's name is looked up for each connection, a name of mongodb+srv
+ * once, for the first client.
  *
  * A client has a socket to every member of its replica set. Each is paid for in the budget
  * (weir/budget.h), while max_size counts clients. It counts as open once a server that the URI's
