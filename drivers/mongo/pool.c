@@ -26,6 +26,28 @@ mongoc_client_t *weir_mongo(weir_lease *lease)
     return conn ? conn->client->mongoc : NULL;
 }
 
+/* A server refuses the same field twice. What is there is the caller's own limit: the shorter wins,
+   and a number is changed in its place. Zero is no limit. */
+static bool put_max_time(bson_t *opts, int32_t ms)
+{
+    bson_iter_t at;
+
+    if (!bson_iter_init_find(&at, opts, "maxTimeMS"))
+        return BSON_APPEND_INT64(opts, "maxTimeMS", ms);
+    if (!BSON_ITER_HOLDS_NUMBER(&at) || BSON_ITER_HOLDS_DECIMAL128(&at))
+        return false;
+    int64_t own = bson_iter_as_int64(&at);
+    if (own > 0 && own <= ms)
+        return true;
+    if (BSON_ITER_HOLDS_INT32(&at))
+        bson_iter_overwrite_int32(&at, ms);
+    else if (BSON_ITER_HOLDS_INT64(&at))
+        bson_iter_overwrite_int64(&at, ms);
+    else
+        bson_iter_overwrite_double(&at, ms);
+    return true;
+}
+
 weir_status weir_mongo_max_time(bson_t *opts, weir_error *err)
 {
     const struct hot_task *task = (const struct hot_task *)hot_self();
@@ -41,8 +63,9 @@ weir_status weir_mongo_max_time(bson_t *opts, weir_error *err)
         ms = 1; /* to a server zero is no limit at all */
     if (ms > INT32_MAX)
         return WEIR_OK; /* more than it takes, and than anybody means */
-    if (!BSON_APPEND_INT64(opts, "maxTimeMS", ms))
-        return weir_error_set(err, WEIR_USAGE, "maxTimeMS does not fit into these options");
+    if (!put_max_time(opts, (int32_t)ms))
+        return weir_error_set(err, WEIR_USAGE, "maxTimeMS does not fit into these options, or is "
+                              "there already and no number");
     return WEIR_OK;
 }
 

@@ -718,6 +718,40 @@ static void a_client_that_its_user_destroys_is_noticed(void **state)
 
 /* ---- time for the server ----------------------------------------------------------- */
 
+/* What is there, of whichever type, and how often. */
+static void expect_max_time(bson_t *opts, int64_t low, int64_t high)
+{
+    weir_error  err;
+    bson_iter_t at;
+
+    WEIR_DEADLINE(weir_in_ms(4000));
+    lab_equal(weir_mongo_max_time(opts, &err), WEIR_OK);
+    lab_equal(bson_count_keys(opts), 1);
+    lab_check(bson_iter_init_find(&at, opts, "maxTimeMS"));
+    lab_between(bson_iter_as_int64(&at), low, high);
+    bson_destroy(opts);
+}
+
+static weir_status max_time_twice(mongoc_client_t *client, struct solo *me)
+{
+    weir_error err;
+    bson_t    *words = BCON_NEW("maxTimeMS", BCON_UTF8("soon"));
+
+    (void)client;
+    (void)me;
+    expect_max_time(BCON_NEW("maxTimeMS", BCON_INT32(100)), 100, 100);
+    expect_max_time(BCON_NEW("maxTimeMS", BCON_INT32(60000)), 3900, 4000);
+    expect_max_time(BCON_NEW("maxTimeMS", BCON_INT64(60000)), 3900, 4000);
+    expect_max_time(BCON_NEW("maxTimeMS", BCON_DOUBLE(60000)), 3900, 4000);
+    expect_max_time(BCON_NEW("maxTimeMS", BCON_INT32(0)), 3900, 4000); /* for ever */
+    {
+        WEIR_DEADLINE(weir_in_ms(4000));
+        lab_equal(weir_mongo_max_time(words, &err), WEIR_USAGE);
+    }
+    bson_destroy(words);
+    return WEIR_OK;
+}
+
 static weir_status max_time(mongoc_client_t *client, struct solo *me)
 {
     bson_error_t error = { 0 };
@@ -748,6 +782,12 @@ static weir_status max_time(mongoc_client_t *client, struct solo *me)
 static void the_deadline_becomes_the_servers(void **state)
 {
     struct solo me = solo(state, max_time, "");
+    run(&me);
+}
+
+static void of_two_limits_the_shorter_becomes_the_servers(void **state)
+{
+    struct solo me = solo(state, max_time_twice, "");
     run(&me);
 }
 
@@ -850,6 +890,7 @@ int main(int argc, char **argv)
         LAB_TCP(what_a_lease_has_set_ends_with_it),
         LAB_TCP(a_client_that_its_user_destroys_is_noticed),
         LAB_TCP(the_deadline_becomes_the_servers),
+        LAB_TCP(of_two_limits_the_shorter_becomes_the_servers),
         LAB_TCP(a_wrong_password_is_told_and_not_shown),
         LAB_TCP(a_server_that_is_not_there_is_told_at_once),
         LAB_TCP(a_black_hole_is_given_up_after_connectTimeoutMS),

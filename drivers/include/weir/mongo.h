@@ -154,11 +154,12 @@ WEIR_API weir_status weir_mongo_error(weir_lease *lease, const bson_error_t *err
 /**
  * Append maxTimeMS to a command's or an operation's opts: what is left of the coroutine's
  * WEIR_DEADLINE, so that the server gives up when we do (closing a socket does not stop it).
- * Without a deadline nothing is appended.
+ * Without a deadline nothing is appended. Where opts has a maxTimeMS the shorter of the two stays;
+ * so begin each operation with fresh opts.
  *
  * Yields:  no.  Context: a coroutine (elsewhere there is no deadline).
  * Returns: WEIR_OK; WEIR_TIMEOUT where nothing is left; WEIR_CANCELED; WEIR_USAGE where `opts`
- *          cannot grow.
+ *          cannot grow, or has a maxTimeMS that is no number.
  */
 WEIR_API weir_status weir_mongo_max_time(bson_t *opts, weir_error *err) WEIR_MUST_CHECK;
 
