@@ -14,6 +14,7 @@
  * are held to ten a second: leases that we forget on purpose must not use them up, and are
  * forgotten in silence.
  */
+#define _GNU_SOURCE
 #include "opened.h"
 
 #include <stdarg.h>
