@@ -32,11 +32,16 @@ enum {
     QUIET_MAX_MS = 10000 /* while it cannot be told from waiting for another thread */
 };
 
-/* Of a descriptor that is watched for once. A registration outlives its descriptor where the
-   file has another one (after a fork), so the kernel's reports carry the number of the wait. */
-struct plain {
-    uint32_t wait;  /* the latest; 0: there was none */
-    bool     added; /* to the set, if it is still the file it was */
+/*
+ * What was last asked for of a descriptor. The kernel's reports carry its number, for one may be
+ * of a file that had the descriptor before: a registration outlives its descriptor where the file
+ * has another one (after a fork), and of the reports taken in at once an earlier one may have its
+ * reader close the file of a later one and open another. A report that is thrown away so is made
+ * anew where it still holds: each registration has the kernel look.
+ */
+struct interest {
+    uint32_t number; /* 0: there was none */
+    bool     added;  /* to the set, if it is still the file it was */
 };
 
 struct epoll_reactor {
@@ -45,7 +50,7 @@ struct epoll_reactor {
     int64_t          timer_at_ns; /* it rings then or has rung; INT64_MAX: it is not set */
     bool             catches_signals;
     struct sigaction term_before, interrupt_before;
-    struct plain    *plain[FD_CHUNKS];
+    struct interest *interests[FD_CHUNKS];
 };
 
 static struct epoll_reactor *of(struct reactor *reactor)
@@ -76,15 +81,15 @@ static void set_timer(struct epoll_reactor *r, int64_t at_ns)
 
 /* ---- descriptors -------------------------------------------------------------------- */
 
-/* What an event carries: the descriptor, and the number of a wait that is for once. */
-static uint64_t tag(int fd, uint32_t wait)
+/* What an event carries: the descriptor, and the number of the interest; 0 for our own two. */
+static uint64_t tag(int fd, uint32_t number)
 {
-    return (uint64_t)wait << 32 | (uint32_t)fd;
+    return (uint64_t)number << 32 | (uint32_t)fd;
 }
 
-static struct plain *plain_of(struct epoll_reactor *r, int fd)
+static struct interest *interest_of(struct epoll_reactor *r, int fd)
 {
-    struct plain **chunk = &r->plain[fd / FD_CHUNK];
+    struct interest **chunk = &r->interests[fd / FD_CHUNK];
 
     if (!*chunk)
         *chunk = calloc(FD_CHUNK, sizeof **chunk);
@@ -104,35 +109,35 @@ static int put_into(struct epoll_reactor *r, int fd, bool added, struct epoll_ev
 static int watch(struct reactor *reactor, int fd, int events, enum watch_mode mode)
 {
     struct epoll_reactor *r = of(reactor);
-    struct plain         *plain = plain_of(r, fd);
+    struct interest      *interest = interest_of(r, fd);
     struct epoll_event    event = { 0 };
 
-    if (!plain)
+    if (!interest)
         return ENOMEM;
+    if (!++interest->number)
+        interest->number = 1;
     if (!events) { /* its file may be closed, and the entry gone with it */
         epoll_ctl(r->set, EPOLL_CTL_DEL, fd, &event);
-        plain->added = false;
+        interest->added = false;
         return 0;
     }
-    if (mode == WATCH_ONCE && !++plain->wait)
-        plain->wait = 1;
     event.events = (events & WEIR_READ ? EPOLLIN : 0) | (events & WEIR_WRITE ? EPOLLOUT : 0) |
                    (mode == WATCH_ONCE ? EPOLLONESHOT : 0) |
                    (mode == WATCH_EDGE ? EPOLLET | EPOLLRDHUP : 0);
-    event.data.u64 = tag(fd, mode == WATCH_ONCE ? plain->wait : 0);
-    int errnum = put_into(r, fd, plain->added, &event);
-    plain->added = errnum == 0;
+    event.data.u64 = tag(fd, interest->number);
+    int errnum = put_into(r, fd, interest->added, &event);
+    interest->added = errnum == 0;
     return errnum;
 }
 
 static void report(struct epoll_reactor *r, const struct epoll_event *event)
 {
     int      fd = (int)(uint32_t)event->data.u64;
-    uint32_t wait = (uint32_t)(event->data.u64 >> 32);
+    uint32_t number = (uint32_t)(event->data.u64 >> 32);
     int      ready = 0;
 
-    if (wait && wait != r->plain[fd / FD_CHUNK][fd % FD_CHUNK].wait)
-        return; /* of a file that had this number before */
+    if (number != r->interests[fd / FD_CHUNK][fd % FD_CHUNK].number)
+        return;
     /* Whoever reads or writes now gets the error, or the end. */
     if (event->events & (EPOLLIN | EPOLLERR | EPOLLHUP))
         ready |= WEIR_READ;
@@ -267,7 +272,7 @@ static void free_reactor(struct reactor *reactor)
     }
     close_all(r);
     for (int chunk = 0; chunk < FD_CHUNKS; chunk++)
-        free(r->plain[chunk]);
+        free(r->interests[chunk]);
     free(r);
 }
 
@@ -294,8 +299,8 @@ static bool forked(struct reactor *reactor, bool thread_is_here)
 
     close_all(r);
     for (int chunk = 0; chunk < FD_CHUNKS; chunk++)
-        if (r->plain[chunk])
-            memset(r->plain[chunk], 0, FD_CHUNK * sizeof *r->plain[chunk]);
+        for (int i = 0; r->interests[chunk] && i < FD_CHUNK; i++)
+            r->interests[chunk][i].added = false;
     if (!thread_is_here)
         return true;
     if (!open_all(r))

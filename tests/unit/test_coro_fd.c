@@ -712,6 +712,66 @@ static void a_watch_that_was_refused_is_no_watch(void **state)
     run_here(watch_nothing, NULL);
 }
 
+/* Whoever is told first closes the other one's file, and makes another of the same number. */
+struct rival {
+    struct rival *other;
+    int           pair[2];
+    int           calls;
+};
+
+static void told_of_nothing(int fd, void *arg)
+{
+    (void)fd;
+    ++*(int *)arg;
+}
+
+static int stale;
+
+static void replace_the_other(int fd, void *arg)
+{
+    struct rival *me = arg, *other = me->other;
+
+    HOLDS_EQ(fd, me->pair[0]);
+    me->calls++;
+    weir_close(other->pair[0]);
+    close(other->pair[1]);
+    make_pair_at(other->pair[0], other->pair);
+    HOLDS_EQ(weir_fd_watch(other->pair[0], told_of_nothing, &stale), WEIR_OK);
+}
+
+static weir_status report_both_at_once(void *arg)
+{
+    struct rival one = { 0 }, two = { .other = &one };
+
+    (void)arg;
+    one.other = &two;
+    stale = 0;
+    make_pair(one.pair);
+    make_pair(two.pair);
+    HOLDS_EQ(weir_fd_watch(one.pair[0], replace_the_other, &one), WEIR_OK);
+    HOLDS_EQ(weir_fd_watch(two.pair[0], replace_the_other, &two), WEIR_OK);
+    say_to(one.pair[1]);
+    say_to(two.pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(one.calls + two.calls, 1);
+    HOLDS_EQ(stale, 0); /* nobody has written to it */
+    struct rival *replaced = one.calls ? &two : &one;
+    say_to(replaced->pair[1]);
+    sleep_ms(5);
+    HOLDS_EQ(stale, 1);
+    for (int i = 0; i < 2; i++) {
+        weir_close(one.pair[i]);
+        weir_close(two.pair[i]);
+    }
+    return WEIR_OK;
+}
+
+static void news_of_a_closed_file_is_not_the_next_ones(void **state)
+{
+    (void)state;
+    run_here(report_both_at_once, NULL);
+}
+
 /* ---- watched by edges --------------------------------------------------------------- */
 
 static weir_status wait_for_bytes(int fd, int flags)
@@ -880,6 +940,7 @@ int main(void)
         TEST(a_watched_descriptor_tells_once_when_nobody_waits),
         TEST(a_watch_ends_when_it_is_told_to),
         TEST(a_watch_that_was_refused_is_no_watch),
+        TEST(news_of_a_closed_file_is_not_the_next_ones),
         TEST(bytes_that_an_edge_told_of_are_not_forgotten),
         TEST(an_edge_wins_over_a_cancel),
         TEST(the_end_is_told_again_and_again),
