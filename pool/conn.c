@@ -283,6 +283,7 @@ struct conn *conn_new(weir_pool *pool, weir_error *err)
         return NULL;
     }
 
+    pool->minimum = pool->opts.min_idle || pool->opts.min_size; /* off in a forked child so far */
     conn->pool = pool;
     conn->id = ++pool->last_id;
     conn->generation = pool->generation;

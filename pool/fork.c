@@ -37,12 +37,19 @@ void weir_fd_dead_end(int fd)
 
 /* ---- one connection ----------------------------------------------------------------- */
 
+/* The driver has not seen it yet, or has closed it again after an attempt that failed. */
+static bool is_blank(const struct conn *conn)
+{
+    return conn->state == CONN_RESERVED ||
+           (conn->state == CONN_CONNECTING && !conn->driver_side->user);
+}
+
 /* No coroutine is in the middle of anything on it. */
 static bool let_go(struct conn *conn)
 {
     const weir_driver *driver = conn->pool->driver;
 
-    if (conn->state == CONN_RESERVED || !driver->disown)
+    if (is_blank(conn) || !driver->disown)
         return false;
     bool at_rest = driver->disown(conn->driver_side);
     return at_rest && (conn->state == CONN_IDLE || conn->state == CONN_IN_USE);
@@ -74,7 +81,9 @@ static void end_lease_of_the_gone(struct conn *conn)
 static void pay_anew(struct conn *conn)
 {
     budget_inherit(&conn->pool->share, conn->paid);
+    governor_inherit(conn->governed);
     conn->pool->permits += conn->permit;
+    conn->pool->pings += conn->state == CONN_RESETTING && conn->pinged;
     if (conn->state == CONN_CLOSING)
         conn->pool->share.leaving += conn->paid;
 }
@@ -126,12 +135,14 @@ void pool_forked(weir_exit_hook *hook)
     weir_pool *pool = LIST_OF(hook, weir_pool, at_fork);
 
     budget_forked();
+    governor_forked();
+    governor_line_init(&pool->line);
     shared_forked(pool);
     nobody_waits(pool);
     pool->inherited = true;
-    pool->minimum = false; /* until it is used: see wait_for_turn() */
+    pool->minimum = false; /* until it is used: see conn_new() */
     pool->generation++;
-    pool->permits = 0;
+    pool->permits = pool->parked = pool->pings = 0;
     pool->failures_in_row = 0;
     pool->retry_ns = 0;
     memset(&pool->stats, 0, sizeof pool->stats);

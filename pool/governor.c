@@ -15,11 +15,15 @@
  * descriptors while he keeps others from connecting. One exception is made by drivers that find out
  * while they open that they need more descriptors, and these give up after a while; an attempt
  * that the kernel has no descriptor for gives its leave back meanwhile.
+ *
+ * In the child of a fork the limits still hold, and nothing else: those who waited, and those whose
+ * attempts were under way, are not here.
  */
 #include "pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 #include <weir/governor.h>
 
 enum { MOST_PER_SECOND = 1000000 };
@@ -35,6 +39,7 @@ struct request {
 
 static struct {
     pthread_mutex_t     lock;
+    pid_t               pid; /* whose it is; 0: nobody has set it yet */
     atomic_bool         on;
     unsigned            max_connecting; /* 0: no limit */
     int64_t             interval_ns;    /* between two attempts; 0: no limit */
@@ -135,6 +140,15 @@ void governor_line_init(struct governor_line *line)
     line->waiting = 0;
 }
 
+/* Another thread may be letting one of them through. */
+unsigned governor_waiting(const struct governor_line *line)
+{
+    pthread_mutex_lock(&governor.lock);
+    unsigned waiting = line->waiting;
+    pthread_mutex_unlock(&governor.lock);
+    return waiting;
+}
+
 /* If not, until when is there nothing to look for? */
 static bool granted_yet(struct request *request, int64_t *until_ns)
 {
@@ -223,6 +237,49 @@ void governor_decline(bool *permit)
     governor_leave(permit);
 }
 
+/* ---- around a fork ------------------------------------------------------------------------ */
+
+static void hold(void)
+{
+    pthread_mutex_lock(&governor.lock);
+}
+
+static void let_go(void)
+{
+    pthread_mutex_unlock(&governor.lock);
+}
+
+/*
+ * Called by the first pool's fork hook, or by the C library's fork() where no hub is left. The
+ * lock is made anew, for the reason given at budget_forked(). The schedule stays as it is: the
+ * server counts the parent's connects too.
+ */
+void governor_forked(void)
+{
+    if (!governor.pid || governor.pid == getpid())
+        return;
+    pthread_mutex_init(&governor.lock, NULL);
+    governor.pid = getpid();
+    list_init(&governor.lines);
+    governor.first = NULL;
+    governor.stats = (weir_governor_stats){ 0 };
+}
+
+void governor_inherit(bool permit)
+{
+    pthread_mutex_lock(&governor.lock);
+    governor.stats.connecting += permit;
+    pthread_mutex_unlock(&governor.lock);
+}
+
+/* Whoever forks must not do so while another thread is inside. */
+static void mind_forks(void)
+{
+    if (!governor.pid)
+        pthread_atfork(hold, let_go, governor_forked);
+    governor.pid = getpid();
+}
+
 /* ---- settings ---------------------------------------------------------------------------- */
 
 weir_status weir_governor_set(const weir_governor_opts *opts, weir_error *err)
@@ -239,6 +296,7 @@ weir_status weir_governor_set(const weir_governor_opts *opts, weir_error *err)
         return weir_error_set(err, WEIR_USAGE, "per_second is %u: give %d at most, or 0 for no "
                                                "limit", opts->per_second, MOST_PER_SECOND);
     pthread_mutex_lock(&governor.lock);
+    mind_forks();
     governor.max_connecting = opts->max_connecting;
     governor.interval_ns = opts->per_second ? 1000000000 / opts->per_second : 0;
     governor.ahead_ns = opts->burst ? (opts->burst - 1) * governor.interval_ns : 0;

@@ -199,6 +199,7 @@ unsigned    leases_held(const weir_task *task, weir_pool *pool);
 
 /* ---- fork.c: in the child -------------------------------------------------------------- */
 void pool_forked(weir_exit_hook *hook);
+
 /* ---- shed.c: refusing some, so that the others are served in time ----------------------- */
 void shed_expect(weir_pool *pool);                   /* the queue begins */
 void shed_served(weir_pool *pool, int64_t waited_ns); /* somebody of it got a connection */
@@ -255,12 +256,18 @@ void        shared_return(struct conn *conn); /* its sockets are closed */
 void        shared_hurry(weir_pool *pool);    /* there are callers now */
 bool        shared_claims(weir_pool *pool);   /* is one owed to another process now? */
 void        shared_tell(const weir_pool *pool, char *text, size_t size); /* "" without any */
+
 /* ---- governor.c ------------------------------------------------------------------------ */
 void        governor_line_init(struct governor_line *line);
 /* Yields until the process may begin one more connect; then *permit says what to give back. */
 weir_status governor_enter(struct governor_line *line, bool *permit);
 void        governor_leave(bool *permit);
 void        governor_decline(bool *permit); /* ... unused, as if it had not been let through */
+/* How many of a line wait there now. */
+unsigned    governor_waiting(const struct governor_line *line);
+/* In the child of a fork: nobody waits, and nobody was let through, but for who is inherited: */
+void        governor_forked(void);
+void        governor_inherit(bool permit);
 
 /* ---- report.c -------------------------------------------------------------------------- */
 enum { OPENING = 220 };

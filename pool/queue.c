@@ -336,8 +336,6 @@ static weir_status wait_for_turn(weir_pool *pool, weir_deadline deadline, const 
     me.waker = weir_waker_new();
     list_append(&pool->waiters, &me.link);
     pool->stuck += me.held;
-    if (pool->inherited) /* its minimum was put off until somebody uses it: see fork.c */
-        pool->minimum = pool->opts.min_idle || pool->opts.min_size;
     if (++pool->waiting > pool->stats.waiting_peak)
         pool->stats.waiting_peak = pool->waiting;
     if (pool->waiting == 1 && pool->count[CONN_RESERVED])

@@ -50,7 +50,8 @@ static long long ms_since(int64_t since_ns)
 /* "2 connecting, 1 short of descriptors (96 of 96 taken)", and who else keeps them waiting. */
 void report_opening(const weir_pool *pool, char text[OPENING])
 {
-    unsigned short_of = pool->count[CONN_RESERVED] - pool->line.waiting + pool->parked;
+    unsigned governed = governor_waiting(&pool->line);
+    unsigned short_of = pool->count[CONN_RESERVED] - governed + pool->parked;
     char     account[64] = "", permits[60], held_back[48] = "";
 
     if (short_of) {
@@ -60,9 +61,8 @@ void report_opening(const weir_pool *pool, char text[OPENING])
                  pool->parked ? "; the kernel has none" : "");
     }
     shared_tell(pool, permits, sizeof permits);
-    if (pool->line.waiting)
-        snprintf(held_back, sizeof held_back, ", %u held back by the governor",
-                 pool->line.waiting);
+    if (governed)
+        snprintf(held_back, sizeof held_back, ", %u held back by the governor", governed);
     snprintf(text, OPENING, "%u connecting, %u short of descriptors%s%s%s",
              pool->count[CONN_CONNECTING] - pool->parked, short_of, account, permits, held_back);
 }

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <weir/governor.h>
 #include <weir/process.h>
 
 enum { UNHEARD_OF, WELL, NOTED };
@@ -245,6 +246,116 @@ SCENE(min_idle_waits_for_the_childs_first_caller, .max_size = 5, .min_idle = 2)
     EXPECT_INT(scene_stats(stage->pool).idle, 2);
 }
 
+static void nobody_pings_nor_is_put_off(struct scene *stage)
+{
+    EXPECT_INT(stage->pool->pings, 0);
+    EXPECT_INT(stage->pool->parked, 0);
+    world_settle();
+    scene_recount(stage->pool);
+    stage->fake.open = (struct fake_step){ 0 };
+    stage->fake.ping.ms = 0;
+    use_afresh(stage);
+    world_advance_ms(5000);
+    EXPECT(scene_stats(stage->pool).pings >= 4); /* those of the parent take no turn from it */
+}
+
+SCENE(pings_and_what_is_put_off_are_forgotten, .max_size = 5, .max_connecting = 1,
+      .keepalive_ms = 1000)
+{
+    (void)weir_release(lease_one(stage));
+    stage->fake.ping.ms = 5000;
+    world_advance_ms(1100);
+    EXPECT_INT(stage->pool->pings, 1);
+    stage->fake.open = (struct fake_step){ WEIR_BUSY, 0, false, "Too many open files", 24 };
+    scene_call(stage, (struct caller){ .hold_ms = 1 });
+    world_advance_ms(10);
+    EXPECT_INT(stage->pool->parked, 0); /* the one that is pinged will do for him */
+    scene_call(stage, (struct caller){ .hold_ms = 1 });
+    world_advance_ms(10);
+    EXPECT_INT(stage->pool->parked, 1);
+    fork_and(stage, nobody_pings_nor_is_put_off);
+    EXPECT_INT(stage->pool->pings, 1);
+    EXPECT_INT(stage->pool->parked, 1);
+    stage->fake.open = (struct fake_step){ 0 };
+    scene_wait(stage, 10000);
+}
+
+/* ---- the governor ------------------------------------------------------------------- */
+
+static void govern(unsigned max_connecting)
+{
+    const weir_governor_opts opts = { .max_connecting = max_connecting };
+
+    EXPECT_STATUS(weir_governor_set(&opts, NULL), WEIR_OK);
+}
+
+static weir_governor_stats governed(void)
+{
+    weir_governor_stats stats;
+
+    weir_governor_read(&stats);
+    return stats;
+}
+
+static void connect_as_if_alone(struct scene *stage)
+{
+    EXPECT_INT(governed().connecting, 0);
+    EXPECT_INT(governed().waiting, 0);
+    EXPECT_INT(governed().begun, 0);
+    EXPECT_INT(stage->pool->line.waiting, 0);
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1000 });
+    world_settle();
+    EXPECT_INT(governed().connecting, 2); /* the limit is still there */
+    EXPECT_INT(governed().waiting, 2);
+    world_advance_ms(700);
+    EXPECT_INT(governed().connecting, 0);
+    EXPECT_INT(scene_stats(stage->pool).in_use, 4);
+}
+
+SCENE(the_childs_connects_are_governed_without_its_parents, .max_size = 5, .max_connecting = 5)
+{
+    govern(2);
+    stage->fake.open.ms = 300;
+    for (int i = 0; i < 4; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1 });
+    world_advance_ms(10);
+    EXPECT_INT(governed().connecting, 2);
+    EXPECT_INT(governed().waiting, 2);
+    fork_and(stage, connect_as_if_alone);
+    EXPECT_INT(governed().connecting, 2);
+    EXPECT_INT(governed().waiting, 2);
+    scene_wait(stage, 5000);
+    EXPECT_INT(stage->turns, 4);
+    world_advance_ms(1000);
+    EXPECT_INT(governed().connecting, 0);
+    EXPECT_STATUS(weir_governor_set(NULL, NULL), WEIR_OK);
+}
+
+static void its_own_is_under_way(struct scene *stage)
+{
+    (void)stage;
+    EXPECT_INT(governed().connecting, 1);
+}
+
+static void fork_before_it_opens(const weir_pool_event *event, void *arg)
+{
+    if (event->type == WEIR_EVENT_CONN_CREATED && event->conn_id == 2)
+        fork_and(arg, its_own_is_under_way);
+}
+
+SCENE(an_attempt_that_forks_keeps_its_leave, .max_size = 5, .max_connecting = 5)
+{
+    govern(2);
+    stage->fake.open.ms = 10;
+    weir_pool_on_event(stage->pool, fork_before_it_opens, stage);
+    for (int i = 0; i < 2; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 1 });
+    scene_wait(stage, 1000);
+    EXPECT_INT(governed().connecting, 0);
+    EXPECT_STATUS(weir_governor_set(NULL, NULL), WEIR_OK);
+}
+
 /* ---- the account -------------------------------------------------------------------- */
 
 static weir_budget_token token;
@@ -380,6 +491,9 @@ int main(void)
         cmocka_unit_test(connections_being_opened_are_forgotten),
         cmocka_unit_test(resets_and_farewells_are_forgotten),
         cmocka_unit_test(min_idle_waits_for_the_childs_first_caller),
+        cmocka_unit_test(pings_and_what_is_put_off_are_forgotten),
+        cmocka_unit_test(the_childs_connects_are_governed_without_its_parents),
+        cmocka_unit_test(an_attempt_that_forks_keeps_its_leave),
         cmocka_unit_test(the_childs_account_is_its_own),
         cmocka_unit_test(the_parents_connections_end_without_an_event),
         cmocka_unit_test(a_child_does_not_own_its_parents_permits),
