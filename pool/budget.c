@@ -399,8 +399,8 @@ static bool room_is_coming(const struct request *request)
     return room >= 0;
 }
 
-/* Have some other pool of this thread close an idle connection, in turn. */
-static bool evict_one(const struct request *asker)
+/* Who is to close an idle connection: some other pool of this thread, in turn; NULL: none can. */
+static struct budget_share *next_to_evict(const struct request *asker)
 {
     weir_hub *hub = weir_hub_here();
     int64_t   rest =
@@ -409,22 +409,29 @@ static bool evict_one(const struct request *asker)
     LIST_EACH(node, &account.shares) {
         struct budget_share *share = LIST_OF(node, struct budget_share, link);
         if (share == asker->share || share->hub != hub ||
-            share->used - share->leaving <= share->floor || !share->evict(share, rest))
+            share->used - share->leaving <= share->floor || !share->has_rested(share, rest))
             continue;
         account.stats.evictions++;
         list_unlink(node);
         list_append(&account.shares, node);
-        return true;
+        return share;
     }
-    return false;
+    return NULL;
 }
 
-/* Evicting takes no lock and does not yield, so it may happen under ours. */
+/* Evicting is told to who listens to that pool's events, and he may ask how the account stands:
+   so it happens outside of the lock. It does not yield. */
 static void make_room(const struct request *request)
 {
+    struct budget_share *share;
+
     pthread_mutex_lock(&account.lock);
-    while (!request->granted && !room_is_coming(request) && evict_one(request))
-        continue;
+    while (!request->granted && !room_is_coming(request) &&
+           (share = next_to_evict(request)) != NULL) {
+        pthread_mutex_unlock(&account.lock);
+        share->evict(share);
+        pthread_mutex_lock(&account.lock);
+    }
     pthread_mutex_unlock(&account.lock);
 }
 

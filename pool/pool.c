@@ -184,6 +184,7 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
         free(pool);
         return weir_error_set(err, WEIR_NOMEM, "no memory for a pool");
     }
+    pool->share.has_rested = upkeep_has_rested;
     pool->share.evict = upkeep_evict;
     status = budget_join(&pool->share, driver->sockets(config), err);
     if (status != WEIR_OK) {
@@ -214,7 +215,7 @@ static weir_status make(const weir_driver *driver, void *config, const weir_pool
     if (complete_opts.permits) {
         status = shared_join(pool, complete_opts.permits, err);
         if (status != WEIR_OK) {
-            weir_alarm_reserve(-2);
+            weir_alarm_reserve(-ALARMS);
             budget_leave(&pool->share);
             free(pool);
             return status;

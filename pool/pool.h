@@ -52,8 +52,9 @@ struct budget_share {
     unsigned    floor;   /* promised: one connection's */
     unsigned    used;
     unsigned    leaving; /* of those, held by connections that are being closed */
-    /* Close one idle connection that was unused for min_idle_ns; false when there is none. */
-    bool (*evict)(struct budget_share *share, int64_t min_idle_ns);
+    /* Under the account's lock: is there an idle connection that was unused for min_idle_ns? */
+    bool (*has_rested)(const struct budget_share *share, int64_t min_idle_ns);
+    void (*evict)(struct budget_share *share); /* close one; not under the lock */
 };
 
 /* A pool's place before the governor of connects: see governor.c. */
@@ -215,7 +216,8 @@ static inline bool pool_sheds(const weir_pool *pool)
 void upkeep_begin(weir_pool *pool);
 void upkeep_expect(struct conn *conn); /* it has become idle */
 void upkeep_again(weir_pool *pool);   /* a ping has ended: another one may begin */
-bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns);
+bool upkeep_has_rested(const struct budget_share *share, int64_t min_idle_ns);
+void upkeep_evict(struct budget_share *share); /* the one unused longest, if one is idle */
 
 /* ---- budget.c ------------------------------------------------------------------------- */
 weir_status budget_join(struct budget_share *share, unsigned floor, weir_error *err);

@@ -151,16 +151,25 @@ void upkeep_expect(struct conn *conn)
     expect(pool, due);
 }
 
-bool upkeep_evict(struct budget_share *share, int64_t min_idle_ns)
+/* The one unused longest. */
+static struct conn *oldest_idle(const weir_pool *pool)
 {
-    weir_pool   *pool = LIST_OF(share, weir_pool, share);
     struct list *last = list_last(&pool->conns[CONN_IDLE]);
 
-    if (!last)
-        return false;
-    struct conn *conn = LIST_OF(last, struct conn, link);
-    if (hot_now() - conn->unused_ns < min_idle_ns)
-        return false;
-    conn_close(conn, WEIR_CLOSE_EVICTED, WEIR_POLITE);
-    return true;
+    return last ? LIST_OF(last, struct conn, link) : NULL;
+}
+
+bool upkeep_has_rested(const struct budget_share *share, int64_t min_idle_ns)
+{
+    const struct conn *conn = oldest_idle(LIST_OF(share, weir_pool, share));
+
+    return conn && hot_now() - conn->unused_ns >= min_idle_ns;
+}
+
+void upkeep_evict(struct budget_share *share)
+{
+    struct conn *conn = oldest_idle(LIST_OF(share, weir_pool, share));
+
+    if (conn)
+        conn_close(conn, WEIR_CLOSE_EVICTED, WEIR_POLITE);
 }

@@ -262,6 +262,40 @@ SCENE(an_idle_connection_elsewhere_is_evicted_after_a_rest_of_100_ms, .max_size 
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
+static unsigned seen_used; /* of the account, when an eviction was told of */
+
+static void look_at_the_account(const weir_pool_event *event, void *arg)
+{
+    weir_pool *asker = *(weir_pool **)arg;
+    char       line[512];
+
+    if (event->type != WEIR_EVENT_CONN_CLOSED || event->reason != WEIR_CLOSE_EVICTED)
+        return;
+    seen_used = scene_budget().used;
+    (void)weir_pool_summary(asker, line, sizeof line);
+    EXPECT_TEXT(line, "1 short of descriptors (4 of 4 taken)");
+}
+
+SCENE(who_is_told_of_an_eviction_may_ask_how_the_account_stands, .max_size = 10)
+{
+    scene_set_budget(4);
+    weir_pool *second = another(0, 1, (weir_pool_opts){ .max_size = 10 });
+    weir_pool_on_event(stage->pool, look_at_the_account, &second);
+    for (int i = 0; i < 3; i++)
+        scene_call(stage, (struct caller){ .hold_ms = 10 });
+    scene_wait(stage, 15);
+    for (int i = 0; i < 2; i++)
+        scene_call(stage, (struct caller){ .pool = second, .hold_ms = 300 });
+    seen_used = 0;
+    world_advance_ms(250);
+    EXPECT_INT(seen_used, 4);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_EVICTED), 1);
+    scene_wait(stage, 2000);
+    weir_pool_on_event(stage->pool, NULL, NULL);
+    free_another(second, 0);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
 SCENE(nothing_at_or_below_its_floor_is_evicted, .max_size = 10)
 {
     scene_set_budget(3);
@@ -856,6 +890,7 @@ int main(void)
         cmocka_unit_test(a_floor_fits_where_others_have_grown_above_theirs),
         cmocka_unit_test(below_its_floor_a_pool_is_served_at_once_whoever_hogs_the_rest),
         cmocka_unit_test(an_idle_connection_elsewhere_is_evicted_after_a_rest_of_100_ms),
+        cmocka_unit_test(who_is_told_of_an_eviction_may_ask_how_the_account_stands),
         cmocka_unit_test(nothing_at_or_below_its_floor_is_evicted),
         cmocka_unit_test(min_idle_never_evicts),
         cmocka_unit_test(a_caller_evicts_though_min_idle_asked_first),

@@ -192,7 +192,7 @@ static void strike(void)
     else if (play.blow == STIR)
         fake_stir(&play.stage->fake);
     else if (play.blow == EVICT)
-        (void)upkeep_evict(&play.stage->pool->share, 0);
+        upkeep_evict(&play.stage->pool->share);
     else if (play.blow == CLOSE)
         (void)weir_pool_close(play.stage->pool, WEIR_NOW);
     else if (play.blow == FREE)

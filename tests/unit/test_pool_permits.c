@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "pool_scene.h"
 
+#include "hub.h"
 #include "lives.h"
 #include "permits.h"
 #include "under_valgrind.h"
@@ -458,9 +459,12 @@ SCENE(more_pools_than_permits_are_refused, .max_size = 1)
 
     share(stage, 1, (weir_pool_opts){ .max_size = 10 });
     others = (struct fake){ .sockets = 1 };
+    unsigned alarms = weir_hub_here()->alarm_reserved;
     EXPECT_STATUS(weir_pool_new(&fake_driver, &others, &(weir_pool_opts){ .permits = shared },
                                 &pool, &err),
                   WEIR_FULL);
+    EXPECT_INT(weir_hub_here()->alarm_reserved, alarms);
+    EXPECT_INT(scene_budget().floors, 1 - scene_budget().used); /* the first pool's */
     EXPECT(pool == NULL);
     EXPECT_TEXT(err.message, "all 1 permits are promised");
     EXPECT_INT(others.configs_freed, 1);

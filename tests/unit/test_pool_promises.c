@@ -226,7 +226,7 @@ static weir_status evict(void *arg)
         if (draw(race, 2))
             stir_everybody(race->stage->pool);
         else
-            (void)upkeep_evict(&race->stage->pool->share, 0);
+            upkeep_evict(&race->stage->pool->share);
         if (draw(race, 3))
             (void)weir_yield();
         else
