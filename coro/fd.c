@@ -172,16 +172,23 @@ static weir_status say_busy(int fd, const char *what, const weir_task *first)
     return WEIR_BUSY;
 }
 
-/* The wait is over: for whom the slot is watched now. */
+/* The wait is over: for whom the slot is watched now. An end that one edge told of together with
+   bytes is news still, for he may read those and ask for no more: so the reactor looks anew. */
 static inline void stop_waiting(weir_hub *hub, int fd, struct fd_slot *slot, weir_task *task)
 {
+    bool untold = false;
+
     if (slot->reader == task) {
         slot->reader = NULL;
         slot->muted = false;
+        untold = slot->ended && slot->edge;
     }
     if (slot->writer == task)
         slot->writer = NULL;
-    apply(hub, fd, slot);
+    if (__builtin_expect(untold, 0))
+        (void)watch(hub, fd, slot, wanted_of(slot));
+    else
+        apply(hub, fd, slot);
 }
 
 static weir_status status_of(int errnum)

@@ -897,6 +897,37 @@ static void the_end_is_told_again_and_again(void **state)
     run_here(read_up_to_the_end, NULL);
 }
 
+/* As when a server answers and hangs up: the answer is read, and nobody asks for more. */
+static weir_status leave_the_end_unread(void *arg)
+{
+    struct guard guard = { 0 };
+    int          pair[2];
+
+    (void)arg;
+    make_pair(pair);
+    guard.fd = pair[0];
+    HOLDS_EQ(weir_fd_watch_edge(pair[0], stir, &guard), WEIR_OK);
+    struct watcher reader = { .fd = pair[0], .events = WEIR_READ | WEIR_DRAINED };
+    start(&reader, "reader");
+    say_to(pair[1]);
+    close(pair[1]);
+    while (!reader.done)
+        weir_yield();
+    hear_from(pair[0]);
+    sleep_ms(2);
+    HOLDS_EQ(guard.calls, 1);
+    sleep_ms(2);
+    HOLDS_EQ(guard.calls, 1);
+    weir_close(pair[0]);
+    return WEIR_OK;
+}
+
+static void an_end_that_came_with_bytes_is_told_when_nobody_waits_any_more(void **state)
+{
+    (void)state;
+    run_here(leave_the_end_unread, NULL);
+}
+
 /* ---- outside ------------------------------------------------------------------------ */
 
 static void outside_a_coroutine_a_wait_polls(void **state)
@@ -944,6 +975,7 @@ int main(void)
         TEST(bytes_that_an_edge_told_of_are_not_forgotten),
         TEST(an_edge_wins_over_a_cancel),
         TEST(the_end_is_told_again_and_again),
+        TEST(an_end_that_came_with_bytes_is_told_when_nobody_waits_any_more),
         TEST(outside_a_coroutine_a_wait_polls),
     };
     int failed = cmocka_run_group_tests_name("on a loop of our own", tests, NULL, NULL);
