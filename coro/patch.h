@@ -60,9 +60,6 @@ void call_wait_end(struct call *call);
  */
 bool call_wait_fd(struct call *call, int fd, int events);
 
-/* A moment, where there is nothing to wait for but time. */
-bool call_nap(struct call *call);
-
 /*
  * Give a descriptor O_NONBLOCK for one system call, one that has no flag of its own; returns
  * the flags it had, or -1. In between nothing may yield, and others who do so stand in line.

@@ -55,6 +55,19 @@ static bool learn_limits(struct call *call, int fd, int events)
 
 /* ---- waiting ------------------------------------------------------------------------ */
 
+/* A moment, where there is nothing to wait for but time. */
+static bool nap(struct call *call)
+{
+    weir_deadline until = weir_in_ms(NAP_MS);
+
+    if (call->timed && call->until.at_ns < until.at_ns)
+        return call_waited(call, WEIR_TIMEOUT);
+    call_wait_begin(call);
+    weir_status status = weir_sleep(until);
+    call_wait_end(call);
+    return call_waited(call, status);
+}
+
 /*
  * A descriptor that is ready and yet refuses, twice in a row, is not ready for what this call
  * wants (a datagram to a Unix socket whose queue is full: poll(2) does not tell of that, unix(7)).
@@ -65,21 +78,9 @@ bool call_wait_fd(struct call *call, int fd, int events)
     if (!call->timed && !learn_limits(call, fd, events))
         return false;
     if (call->in_vain++ > 1)
-        return call_nap(call);
+        return nap(call);
     call_wait_begin(call);
     weir_status status = weir_wait_fd(fd, events, call->until, NULL);
-    call_wait_end(call);
-    return call_waited(call, status);
-}
-
-bool call_nap(struct call *call)
-{
-    weir_deadline until = weir_in_ms(NAP_MS);
-
-    if (call->timed && call->until.at_ns < until.at_ns)
-        return call_waited(call, WEIR_TIMEOUT);
-    call_wait_begin(call);
-    weir_status status = weir_sleep(until);
     call_wait_end(call);
     return call_waited(call, status);
 }

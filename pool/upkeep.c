@@ -51,7 +51,7 @@ static int64_t end_at(const weir_pool *pool, const struct conn *conn, bool spare
 /* ---- looking ------------------------------------------------------------------------- */
 
 enum {
-    DONE_AT_ONCE = 16, /* closed or pinged in a turn: a few microseconds each, mostly the kernel's */
+    DONE_AT_ONCE = 16, /* closed or pinged in a turn: some microseconds each, mostly the kernel's */
     SHORT_LOOK = 256,  /* connections; a look at no more than these is not worth putting off */
     PAUSE_NS = 10000   /* for each one looked at: a look at 10,000 is made ten times a second */
 };
@@ -143,7 +143,7 @@ void upkeep_expect(struct conn *conn)
         back_into_place(conn);
     else
         conn->unused_ns = conn->since_ns;
-    /* The earliest of all that may be due: on the way of each lease that ends, nobody asks which. */
+    /* The earliest of all that may be due: on the way of each lease's end nobody asks which. */
     int64_t due = earlier(earlier(conn->unused_ns + pool->idle_ns, conn->expires_ns),
                           conn->driver_side->quiet_until_ns);
     if (keeps_alive(pool))

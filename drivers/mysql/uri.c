@@ -82,8 +82,8 @@ static weir_status set(const char **field, struct span s, const char *what, weir
         if (byte < 0) {
             free(text);
             return weir_error_set(err, WEIR_USAGE,
-                                  "the URI's %s has a '%%' that is not followed by two digits other "
-                                  "than 00 (write %%25 for itself)", what);
+                                  "the URI's %s has a '%%' that is not followed by two digits "
+                                  "other than 00 (write %%25 for itself)", what);
         }
         *out++ = (char)byte;
     }

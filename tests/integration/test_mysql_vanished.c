@@ -3,8 +3,8 @@
  * itself sees of a pool's limits.
  *
  * The database vanishes in four ways, plain and under TLS, while callers come all the time:
- * packets are dropped, a login or handshake stalls, lines are reset, the server is stopped. Nobody waits longer
- * than he said by more than 50 ms, whether for a connection or for an answer.
+ * packets are dropped, a login or handshake stalls, lines are reset, the server is stopped. Nobody
+ * waits longer than he said by more than 50 ms, whether for a connection or for an answer.
  */
 #include <detect.h>
 #include <lab.h>

@@ -78,8 +78,8 @@ static const char help_text[] =
     "  --help\n"
     "\n"
     "Kinds of misbehaviour: forget, cancel_wait, cancel_connect, cancel_query, timeout_wait,\n"
-    "timeout_query, open_transaction, half_read, nested, nested_local; with MongoDB also outlive and\n"
-    "misuse.\n";
+    "timeout_query, open_transaction, half_read, nested, nested_local; with MongoDB also outlive\n"
+    "and misuse.\n";
 
 static void die(const char *fmt, ...) WEIR_PRINTF(1, 2) __attribute__((noreturn));
 static void die(const char *fmt, ...)

@@ -3,7 +3,8 @@
  *
  * Knows:   enough of the protocol for libmongoc 1.23 and later: OP_MSG, and OP_QUERY for the
  *          first hello; a standalone server or a set of three with its primary; logins by
- *          SCRAM, PLAIN and X.509; cursors; and how to go wrong, member by member and command by command.
+ *          SCRAM, PLAIN and X.509; cursors; and how to go wrong, member by member and command by
+ *          command.
  * Ignores: data. It stores nothing; its documents are made up as they are asked for.
  *
  * The server is a process of its own (weir-mongo-mock) and is steered through shared memory: it

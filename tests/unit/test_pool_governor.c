@@ -239,7 +239,8 @@ SCENE(it_waits_for_leave_anew_when_the_kernel_has_one, .max_size = 1)
     world_advance_ms(10);
     call_many(stage, pools[1], 1, 10);
     weir_pool_summary(pools[0], line, sizeof line);
-    EXPECT_TEXT(line, "0 connecting, 1 short of descriptors (1 of 1000 taken; the kernel has none)");
+    EXPECT_TEXT(line, "0 connecting, 1 short of descriptors (1 of 1000 taken; the kernel has "
+                      "none)");
     world_advance_ms(200);
     EXPECT_INT(fakes[0].attempts, 1);
     weir_pool_summary(pools[0], line, sizeof line);

@@ -45,18 +45,18 @@ typedef enum weir_tls {
  *
  * It does not notice:
  *   - GET_LOCK(), and user variables assigned inside of a SELECT (SELECT @a := 1);
- *   - what MariaDB does not report (tried on 10.11): CREATE TEMPORARY TABLE ... SELECT, FLUSH TABLES
- *     WITH READ LOCK, BACKUP, HANDLER, and SET of insert_id and of the variables of the tracking
- *     itself. Such a statement is known by its first words, so not where a procedure runs it,
- *     where it comes after a ';' (.multi_statements), or after a comment.
+ *   - what MariaDB does not report (tried on 10.11): CREATE TEMPORARY TABLE ... SELECT, FLUSH
+ *     TABLES WITH READ LOCK, BACKUP, HANDLER, and SET of insert_id and of the variables of the
+ *     tracking itself. Such a statement is known by its first words, so not where a procedure runs
+ *     it, where it comes after a ';' (.multi_statements), or after a comment.
  * Where these are used, put right what you did, or choose WEIR_RESET_FULL.
  *
  * wait_timeout, the server's own, is asked for when a connection is opened and reset (in one go
- * with other statements, or else for one round trip). A connection that has said nothing for that long,
- * less a tenth (0.25 s at least, 5 s at most), is not lent any more, and closed, or pinged with
- * .pool.keepalive_ms (COM_PING). After the words of MySQL 8.0.24 and later ("disconnected by the
- * server because of inactivity", 4031) in place of an answer the outcome is NOT_SENT. Where a user
- * changes wait_timeout and the pool resets nothing (WEIR_RESET_NONE) it is not known.
+ * with other statements, or else for one round trip). A connection that has said nothing for that
+ * long, less a tenth (0.25 s at least, 5 s at most), is not lent any more, and closed, or pinged
+ * with .pool.keepalive_ms (COM_PING). After the words of MySQL 8.0.24 and later ("disconnected by
+ * the server because of inactivity", 4031) in place of an answer the outcome is NOT_SENT. Where a
+ * user changes wait_timeout and the pool resets nothing (WEIR_RESET_NONE) it is not known.
  */
 typedef struct weir_mysql_opts {
     const char *uri;
@@ -104,9 +104,10 @@ WEIR_API weir_status weir_mysql_pool_new(const weir_mysql_opts *opts, weir_pool 
  * A statement that is begun when its coroutine is cancelled already, or its WEIR_DEADLINE has
  * passed, is not sent: the call fails, weir_lease_error() says WEIR_CANCELED or WEIR_TIMEOUT with
  * the outcome NOT_SENT, and the connection is as good as before (it is closed where a statement is
- * prepared anew, or prepared and executed in one call, which the library sends as several commands).
- * So a transaction whose COMMIT comes too late is rolled back when the lease ends. A statement that
- * is cut while it waits for its answer has the outcome UNKNOWN, and its connection is closed.
+ * prepared anew, or prepared and executed in one call, which the library sends as several
+ * commands). So a transaction whose COMMIT comes too late is rolled back when the lease ends. A
+ * statement that is cut while it waits for its answer has the outcome UNKNOWN, and its connection
+ * is closed.
  *
  * The server knows nothing of that, and goes on: with its work, its locks, its memory. With
  * `kill_cut` it is told KILL CONNECTION for what a deadline, a cancel or query_timeout_ms has cut,

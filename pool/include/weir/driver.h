@@ -96,9 +96,9 @@ typedef struct weir_driver {
     /**
      * In the child of a fork, for one that open() was called for and close() not yet: let go of its
      * sockets without a byte, not even a shutdown(2), by weir_fd_dead_end() of each; they are the
-     * parent's. Each call on it fails as lost from then
-     * on, saying that the process has forked. Must not yield. NULL where the driver cannot: then
-     * children keep the sockets open, unused, until they end or exec.
+     * parent's. Each call on it fails as lost from then on, saying that the process has forked.
+     * Must not yield. NULL where the driver cannot: then children keep the sockets open, unused,
+     * until they end or exec.
      * Returns: whether it is at rest, so that close() may follow; false in the middle of a call,
      *          whose coroutine is no more: then it is left as it is.
      */

@@ -64,9 +64,9 @@ typedef enum weir_reset {
  * target: the oldest, who has, gets WEIR_FULL ("shed: ..."), outcome NOT_SENT. It ends when the
  * queue is empty, or somebody is served who waited less than half the target. The order stays first
  * come, first served. While less than half of max_size is open, and more is being opened, there is
- * no judging: callers wait for that. A target is well below what callers allow for the whole request
- * (of 1.5 s with a query of 1 s: 100 ms); an interval is as long as a burst may take to be worked
- * off.
+ * no judging: callers wait for that. A target is well below what callers allow for the whole
+ * request (of 1.5 s with a query of 1 s: 100 ms); an interval is as long as a burst may take to be
+ * worked off.
  *
  * refuse_hopeless: a caller who would have to queue gets WEIR_FULL at once where his turn is not
  * to be expected before his deadline. Expected are, for a pool that is at its max_size and opens
@@ -116,9 +116,10 @@ typedef struct weir_pool_opts {
  * Returns: WEIR_OK, WEIR_TIMEOUT, WEIR_CANCELED, WEIR_FULL (max_waiters queue already, or
  *          shed: see weir_pool_opts), WEIR_CLOSED, WEIR_DEADLOCK (every connection is held by a
  *          coroutine that waits for this pool, and there can be no more of them), WEIR_USAGE, or
- *          WEIR_CONNECT with the server's own words in *err, or those that the pool is paused (weir_pool_pause()).
- *          While no connection lives and the last attempt failed, WEIR_CONNECT comes at once,
- *          until the pool tries again: after 0.1 s at first, after 2 s at most.
+ *          WEIR_CONNECT with the server's own words in *err, or, where the pool is paused
+ *          (weir_pool_pause()), with those that it is. While no connection lives and the last
+ *          attempt failed, WEIR_CONNECT comes at once, until the pool tries again: after 0.1 s at
+ *          first, after 2 s at most.
  */
 #define weir_acquire(pool, deadline, out, err) \
     weir_acquire_at((pool), (deadline), (out), (err), WEIR_HERE)
@@ -424,8 +425,9 @@ WEIR_API const char *weir_check_out_reason_cmap(weir_status status);
  * nothing.
  *
  * fn runs in the middle of what it is told of. It must not yield (a wait fails there), and may
- * only read the pool: stats, dump, summary, options (weir_acquire() gives WEIR_USAGE). `arg` must live until fn is ended or the
- * pool's memory gone, with the last lease.
+ * only read the pool: stats, dump, summary, options (weir_acquire() gives WEIR_USAGE), and the
+ * budget and governor. `arg` must live until fn is ended or the pool's memory gone, with the last
+ * lease.
  *
  * Yields:  no.  Context: the pool's thread.
  */
