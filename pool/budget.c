@@ -35,6 +35,7 @@ enum {
     KERNEL_PAUSE_MS = 100,  /* longest wait before the kernel is asked again */
     RESERVE_MIN = 8,
     RESERVE_MAX = 64,
+    LIMIT_MAX = INT_MAX     /* so that two numbers up to it can be added */
 };
 
 /* Who goes before whom, whenever he came. */
@@ -103,10 +104,9 @@ static unsigned usual_reserve(unsigned nofile)
 static unsigned nofile_now(void)
 {
     struct rlimit rlimit = { 0 };
-    unsigned      most = UINT_MAX / 2;
 
     getrlimit(RLIMIT_NOFILE, &rlimit);
-    return rlimit.rlim_cur < most ? (unsigned)rlimit.rlim_cur : most;
+    return rlimit.rlim_cur < LIMIT_MAX ? (unsigned)rlimit.rlim_cur : LIMIT_MAX;
 }
 
 static weir_status raise_nofile(weir_error *err)
@@ -125,9 +125,9 @@ static weir_status raise_nofile(weir_error *err)
 static unsigned work_out(unsigned reserve)
 {
     unsigned nofile = nofile_now();
-    unsigned taken = open_now() + (reserve ? reserve : usual_reserve(nofile));
+    uint64_t taken = (uint64_t)open_now() + (reserve ? reserve : usual_reserve(nofile));
     taken -= account.used < taken ? account.used : taken; /* ours are open too, and counted here */
-    return nofile > taken ? nofile - taken : 0;
+    return nofile > taken ? nofile - (unsigned)taken : 0;
 }
 
 static void hold(void)
@@ -174,6 +174,7 @@ weir_status weir_budget_set(const weir_budget_opts *opts, weir_error *err)
     if (!account.pid)
         begin_account();
     unsigned limit = opts && opts->limit ? opts->limit : work_out(opts ? opts->reserve : 0);
+    limit = limit < LIMIT_MAX ? limit : LIMIT_MAX;
     unsigned least = larger(account.used, account.promised + account.tokens);
     if (limit < least) {
         status = weir_error_set(err, WEIR_USAGE,

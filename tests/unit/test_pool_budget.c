@@ -5,6 +5,7 @@
 
 #include "pool.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -100,6 +101,21 @@ SCENE(a_budget_below_what_is_used_or_promised_is_refused, .max_size = 10)
     EXPECT_TEXT(err.message, "3 descriptors");
     EXPECT_INT(scene_budget().limit, SCENE_DESCRIPTORS);
     EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .limit = 4 }, &err), WEIR_OK);
+    scene_set_budget(SCENE_DESCRIPTORS);
+}
+
+SCENE(numbers_that_are_too_large_do_not_wrap_around, .max_size = 1)
+{
+    weir_budget_token one, rest;
+    weir_error        err;
+
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .reserve = UINT_MAX }, &err), WEIR_USAGE);
+    EXPECT_TEXT(err.message, "a budget of 0 descriptors");
+    EXPECT_STATUS(weir_budget_set(&(weir_budget_opts){ .limit = UINT_MAX }, &err), WEIR_OK);
+    EXPECT_STATUS(weir_budget_take(1, WEIR_NOW, &one, &err), WEIR_OK);
+    EXPECT_STATUS(weir_budget_take(UINT_MAX - 5, WEIR_NOW, &rest, &err), WEIR_USAGE);
+    EXPECT_STATUS(weir_budget_take(INT_MAX - 1, WEIR_NOW, &rest, &err), WEIR_TIMEOUT);
+    weir_budget_give(&one);
     scene_set_budget(SCENE_DESCRIPTORS);
 }
 
@@ -883,6 +899,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_descriptor_is_paid_for_before_it_is_opened),
         cmocka_unit_test(a_budget_below_what_is_used_or_promised_is_refused),
+        cmocka_unit_test(numbers_that_are_too_large_do_not_wrap_around),
         cmocka_unit_test(the_soft_limit_is_raised_when_asked_for_and_only_then),
         cmocka_unit_test(a_timeout_says_how_the_account_stands),
         cmocka_unit_test(the_log_has_the_pools_state_once_a_second_when_callers_give_up),
