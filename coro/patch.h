@@ -13,6 +13,7 @@
 
 #include "hub.h"
 
+#include <time.h>
 #include <weir/patch.h>
 
 struct seat {
@@ -59,6 +60,15 @@ void call_wait_end(struct call *call);
  * is the user's own O_NONBLOCK that made it return, or where the socket's own limit has passed.
  */
 bool call_wait_fd(struct call *call, int fd, int events);
+
+/* The point in time so long after now; one that no number tells is never. */
+weir_deadline patch_after(int64_t seconds, int64_t ns);
+
+/* Would nanosleep(2) and its kin take it? */
+static inline bool patch_is_time(const struct timespec *time)
+{
+    return time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < 1000000000;
+}
 
 /*
  * Give a descriptor O_NONBLOCK for one system call, one that has no flag of its own; returns

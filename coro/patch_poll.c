@@ -104,15 +104,11 @@ static int poll_in(struct poll_call *p)
 
 static weir_deadline deadline_of(const struct timespec *limit)
 {
-    int64_t now = weir_in_ms(0).at_ns;
-
     if (!limit)
         return WEIR_FOREVER;
     if (limit->tv_sec == 0 && limit->tv_nsec == 0)
         return WEIR_NOW;
-    if (limit->tv_sec >= (INT64_MAX - now) / 1000000000 - 1)
-        return WEIR_FOREVER;
-    return weir_deadline_at(now + limit->tv_sec * INT64_C(1000000000) + limit->tv_nsec);
+    return patch_after(limit->tv_sec, limit->tv_nsec);
 }
 
 int patched_poll(struct seat *seat, struct pollfd *fds, nfds_t count, int ms)
@@ -127,17 +123,12 @@ int patched_poll(struct seat *seat, struct pollfd *fds, nfds_t count, int ms)
     return ready;
 }
 
-static bool is_time(const struct timespec *time)
-{
-    return time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < 1000000000;
-}
-
 int patched_ppoll(struct seat *seat, struct pollfd *fds, nfds_t count, const struct timespec *limit,
                   const sigset_t *mask)
 {
     struct poll_call p = { .fds = fds, .count = count, .mask = mask };
 
-    if ((limit && !is_time(limit)) || !call_begin(&p.call, seat, "ppoll"))
+    if ((limit && !patch_is_time(limit)) || !call_begin(&p.call, seat, "ppoll"))
         return ppoll(fds, count, limit, mask);
     p.until = deadline_of(limit);
     int ready = poll_in(&p);
@@ -233,7 +224,7 @@ int patched_pselect(struct seat *seat, int count, fd_set *readable, fd_set *writ
 {
     struct poll_call p = { .mask = mask };
 
-    if (count < 0 || (limit && !is_time(limit)) || !call_begin(&p.call, seat, "select"))
+    if (count < 0 || (limit && !patch_is_time(limit)) || !call_begin(&p.call, seat, "select"))
         return pselect(count, readable, writable, odd, limit, mask);
     p.until = deadline_of(limit);
     int ready = select_in(&p, count, (fd_set *const[3]){ readable, writable, odd });

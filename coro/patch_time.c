@@ -7,24 +7,10 @@
 #include <errno.h>
 #include <unistd.h>
 
-static bool is_time(const struct timespec *time)
-{
-    return time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < 1000000000;
-}
-
-static weir_deadline after(const struct timespec *time)
-{
-    int64_t now = weir_in_ms(0).at_ns;
-
-    if (time->tv_sec >= (INT64_MAX - now) / 1000000000 - 1)
-        return WEIR_FOREVER;
-    return weir_deadline_at(now + time->tv_sec * INT64_C(1000000000) + time->tv_nsec);
-}
-
 /* False, and errno: it was cut short. What is left goes to *rest, which may be NULL. */
 static bool sleep_in(struct call *call, const struct timespec *time, struct timespec *rest)
 {
-    weir_deadline until = after(time);
+    weir_deadline until = patch_after(time->tv_sec, time->tv_nsec);
     weir_status   status;
 
     call_wait_begin(call);
@@ -43,7 +29,7 @@ int patched_nanosleep(struct seat *seat, const struct timespec *time, struct tim
 {
     struct call call;
 
-    if (!is_time(time) || !call_begin(&call, seat, "nanosleep"))
+    if (!patch_is_time(time) || !call_begin(&call, seat, "nanosleep"))
         return nanosleep(time, rest);
     int result = sleep_in(&call, time, rest) ? 0 : -1;
     call_end(&call);
@@ -108,7 +94,7 @@ int patched_clock_nanosleep(struct seat *seat, clockid_t clock, int flags,
                         clock == CLOCK_BOOTTIME;
     struct call call;
 
-    if (!known || !is_time(time) || !call_begin(&call, seat, "clock_nanosleep"))
+    if (!known || !patch_is_time(time) || !call_begin(&call, seat, "clock_nanosleep"))
         return clock_nanosleep(clock, flags, time, rest);
     bool slept = flags & TIMER_ABSTIME ? sleep_until(&call, clock, time)
                                        : sleep_in(&call, time, rest);

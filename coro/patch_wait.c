@@ -22,6 +22,15 @@ pthread_mutex_t patch_flag_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- limits of its own -------------------------------------------------------------- */
 
+weir_deadline patch_after(int64_t seconds, int64_t ns)
+{
+    int64_t now = weir_in_ms(0).at_ns;
+
+    if (seconds >= (INT64_MAX - now) / 1000000000 - 1)
+        return WEIR_FOREVER;
+    return weir_deadline_at(now + seconds * INT64_C(1000000000) + ns);
+}
+
 /* Of a socket; whatever else it is has none. */
 static weir_deadline limit_of(int fd, int events)
 {
@@ -32,10 +41,7 @@ static weir_deadline limit_of(int fd, int events)
     if (getsockopt(fd, SOL_SOCKET, option, &limit, &size) != 0 ||
         (limit.tv_sec == 0 && limit.tv_usec == 0))
         return WEIR_FOREVER;
-    int64_t now = weir_in_ms(0).at_ns;
-    if (limit.tv_sec >= (INT64_MAX - now) / 1000000000 - 1)
-        return WEIR_FOREVER;
-    return weir_deadline_at(now + limit.tv_sec * INT64_C(1000000000) + limit.tv_usec * 1000);
+    return patch_after(limit.tv_sec, limit.tv_usec * 1000);
 }
 
 static bool learn_limits(struct call *call, int fd, int events)
