@@ -137,7 +137,8 @@ WEIR_API weir_status weir_fd_watch(int fd, void (*fn)(int fd, void *arg), void *
  * WEIR_READ | WEIR_DRAINED, the wait costs no system call, and the kernel is spared looking once
  * more at what was read already: some 3 % of its work for a short query. A wait without the flag
  * looks first, for one system call, and so must the next one of a reader who was told of
- * something and did not read.
+ * something and did not read. The other side's end is told to fn too, also where a reader was told
+ * of it together with bytes.
  */
 WEIR_API weir_status weir_fd_watch_edge(int fd, void (*fn)(int fd, void *arg), void *arg);
 enum { WEIR_DRAINED = 4 };
