@@ -64,17 +64,54 @@ static void say_goodbye(struct conn *conn)
     conn->driver_side->user = NULL;
 }
 
-static weir_status keeper_closes(void *arg)
-{
-    say_goodbye(arg);
-    vanish(arg);
-    return WEIR_OK;
-}
-
 /* A keeper who finds its connection condemned closes it as the last thing it does. */
 static weir_status keeper_ends(struct conn *conn)
 {
-    return conn->state == CONN_CLOSING ? keeper_closes(conn) : WEIR_OK;
+    if (conn->state == CONN_CLOSING) {
+        say_goodbye(conn);
+        vanish(conn);
+    }
+    return WEIR_OK;
+}
+
+static weir_status keeper_closes(void *arg)
+{
+    struct conn *conn = arg;
+
+    conn->unsaid = false;
+    conn->pool->parting--;
+    conn_begin_goodbyes(conn->pool); /* before ours, which may take long */
+    return keeper_ends(conn);
+}
+
+/*
+ * Ten thousand connections may be closed in one step. Each goodbye is some microseconds of the
+ * kernel's, so that all in one turn would hold the hub for 60 ms; a turn begins a few. Those
+ * whose keeper was not started yet are the last of their list.
+ */
+void conn_begin_goodbyes(weir_pool *pool)
+{
+    enum { AT_ONCE = 16 };
+
+    while (pool->unsaid && pool->parting < AT_ONCE) {
+        struct conn *conn = LIST_OF(list_last(&pool->conns[CONN_CLOSING]), struct conn, link);
+        list_unlink(&conn->link);
+        list_prepend(&pool->conns[CONN_CLOSING], &conn->link);
+        pool->unsaid--;
+        pool->parting++;
+        weir_reserve_start(conn->keeper, keeper_closes, conn);
+    }
+}
+
+static void part_with(struct conn *conn)
+{
+    weir_pool *pool = conn->pool;
+
+    list_unlink(&conn->link);
+    list_append(&pool->conns[CONN_CLOSING], &conn->link);
+    conn->unsaid = true;
+    pool->unsaid++;
+    conn_begin_goodbyes(pool);
 }
 
 static void close_saying(struct conn *conn, weir_close_reason reason, weir_farewell how,
@@ -87,7 +124,7 @@ static void close_saying(struct conn *conn, weir_close_reason reason, weir_farew
     if (conn->pool->on_event)
         tell_conn_closed(conn, message);
     if (hot_self() != conn->keeper)
-        weir_reserve_start(conn->keeper, keeper_closes, conn);
+        part_with(conn);
 }
 
 void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)

@@ -52,7 +52,7 @@ static bool let_go(struct conn *conn)
     if (is_blank(conn) || !driver->disown)
         return false;
     bool at_rest = driver->disown(conn->driver_side);
-    return at_rest && (conn->state == CONN_IDLE || conn->state == CONN_IN_USE);
+    return at_rest && (conn->state == CONN_IDLE || conn->state == CONN_IN_USE || conn->unsaid);
 }
 
 /* Its record serves again; what the library has behind it does not. */
@@ -61,6 +61,7 @@ static void abandon(struct conn *conn)
     weir_pool *pool = conn->pool;
 
     pool->count[conn->state]--;
+    conn->unsaid = false;
     list_unlink(&conn->link);
     weir_reserve_free(conn->keeper);
     list_append(&pool->spare, &conn->link);
@@ -90,13 +91,16 @@ static void pay_anew(struct conn *conn)
 
 static void inherit(struct conn *conn, const weir_task *survivor)
 {
-    bool at_rest = let_go(conn);
+    weir_pool *pool = conn->pool;
+    bool       at_rest = let_go(conn);
 
     conn->opened = conn->announced = false;
     conn->ticket = 0;
     conn->expires_ns = INT64_MIN;
     if (conn->keeper == survivor) { /* in an event's callback: it goes on, and will find it stale */
         pay_anew(conn);
+        list_unlink(&conn->link);
+        list_prepend(&pool->conns[conn->state], &conn->link); /* the unsaid ones are the last */
         return;
     }
     if (conn->state == CONN_IN_USE && lease_current(conn)->holder == survivor) {
@@ -110,7 +114,11 @@ static void inherit(struct conn *conn, const weir_task *survivor)
         return;
     }
     pay_anew(conn);
-    conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
+    conn->farewell = WEIR_ABRUPT;
+    if (conn->unsaid)
+        pool->unsaid++; /* it is on its list already */
+    else
+        conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
 }
 
 /* ---- all of it ---------------------------------------------------------------------- */
@@ -143,6 +151,7 @@ void pool_forked(weir_exit_hook *hook)
     pool->minimum = false; /* until it is used: see conn_new() */
     pool->generation++;
     pool->permits = pool->parked = pool->pings = 0;
+    pool->unsaid = pool->parting = 0;
     pool->failures_in_row = 0;
     pool->retry_ns = 0;
     memset(&pool->stats, 0, sizeof pool->stats);
@@ -150,6 +159,7 @@ void pool_forked(weir_exit_hook *hook)
     if (pool->driver->forked)
         pool->driver->forked(pool->config);
     inherit_all(pool);
+    conn_begin_goodbyes(pool); /* of those that nobody had begun */
     pool->stats.acquired = pool->count[CONN_IN_USE];
     weir_hub_end_hook_add(&pool->at_hub_end);
     pool_ceiling_lower(pool);

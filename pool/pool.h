@@ -77,6 +77,7 @@ struct conn {
     weir_farewell     farewell;
     bool              opened;     /* counted as such */
     bool              announced;  /* CONN_CREATED was told, CONN_CLOSED not yet */
+    bool              unsaid;     /* CLOSING, and its keeper has not begun */
     bool              cut;        /* its keeper was cancelled: it ends, whatever comes of it */
     bool              permit;     /* holds one of max_connecting */
     bool              governed;   /* ... and one of the governor's */
@@ -125,6 +126,8 @@ struct weir_pool {
     struct list spare;   /* records of connections that have gone: see conn.c */
     unsigned    permits; /* connecting permits taken */
     unsigned    parked;  /* of those connecting, put off since the kernel has no descriptor */
+    unsigned    unsaid;  /* of those closing, whose keepers were not started yet: the last ones */
+    unsigned    parting; /* ... were, and have not begun */
     unsigned    pings;   /* of those resetting, asked for a sign of life */
     struct list waiters;
     unsigned    waiting;
@@ -159,6 +162,7 @@ struct weir_pool {
 /* ---- conn.c: one connection's states ------------------------------------------------- */
 struct conn *conn_new(weir_pool *pool, weir_error *err); /* RESERVED, its keeper at work */
 void         conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how);
+void         conn_begin_goodbyes(weir_pool *pool); /* of those closed, some */
 void         conn_end_lease(struct conn *conn, weir_condition found, bool forgotten, bool close);
 void         conn_cut(struct conn *conn);   /* have its keeper give up what it is at */
 void         conn_ping(struct conn *conn);  /* an idle one: have its keeper ask for life */
@@ -215,7 +219,7 @@ static inline bool pool_sheds(const weir_pool *pool)
 /* ---- upkeep.c: what time does to idle connections -------------------------------------- */
 void upkeep_begin(weir_pool *pool);
 void upkeep_expect(struct conn *conn); /* it has become idle */
-void upkeep_again(weir_pool *pool);   /* a ping has ended: another one may begin */
+void upkeep_again(weir_pool *pool);   /* a ping has ended, or some are stale: look at once */
 bool upkeep_has_rested(const struct budget_share *share, int64_t min_idle_ns);
 void upkeep_evict(struct budget_share *share); /* the one unused longest, if one is idle */
 

@@ -143,14 +143,22 @@ static void interrupt_users(weir_pool *pool)
         pool->driver->interrupt(LIST_OF(node, struct conn, link)->driver_side);
 }
 
+static void expire(weir_pool *pool, enum conn_state state)
+{
+    LIST_EACH(node, &pool->conns[state])
+        LIST_OF(node, struct conn, link)->expires_ns = INT64_MIN;
+}
+
+/* Idle ones are the sweep's, as in CMAP: there may be very many, and callers who come before it
+   turn them away by their age. */
 static void make_stale(weir_pool *pool, bool interrupt)
 {
     pool->generation++;
-    close_idle(pool, WEIR_CLOSE_STALE);
-    LIST_EACH(node, &pool->conns[CONN_IN_USE])
-        LIST_OF(node, struct conn, link)->expires_ns = INT64_MIN;
-    LIST_EACH(node, &pool->conns[CONN_RESETTING])
-        LIST_OF(node, struct conn, link)->expires_ns = INT64_MIN;
+    expire(pool, CONN_IDLE);
+    expire(pool, CONN_IN_USE);
+    expire(pool, CONN_RESETTING);
+    if (pool->count[CONN_IDLE])
+        upkeep_again(pool);
     cut_off(pool, CONN_RESETTING);
     if (interrupt) {
         give_up_opening(pool);

@@ -71,7 +71,7 @@ static void must(bool holds, const weir_pool *pool, const char *what)
 void pool_verify(const weir_pool *pool)
 {
     uint64_t closed = 0, alive = 0;
-    unsigned permits = 0, pings = 0, waiting = 0, stuck = 0;
+    unsigned permits = 0, unsaid = 0, pings = 0, waiting = 0, stuck = 0;
 
     if (pool_total(pool) > 64 || pool->waiting > 128)
         return;
@@ -83,12 +83,13 @@ void pool_verify(const weir_pool *pool)
                  "a connection's state names its list");
             must((conn->state == CONN_IN_USE) == (lease_current(conn)->holder != NULL), pool,
                  "a connection in use, and no other, has a holder");
-            must(conn->state != CONN_IDLE || !conn_is_stale(conn), pool,
-                 "no connection older than the last clear is idle");
+            must(conn->state != CONN_IDLE || !conn_is_stale(conn) || conn->expires_ns == INT64_MIN,
+                 pool, "no connection older than the last clear can be lent");
             must(!pool->shared || conn->ticket || conn_is_stale(conn) ||
                      state == CONN_RESERVED || state == CONN_CLOSING, pool,
                  "a connection has one of the permits shared with other processes");
             permits += conn->permit;
+            unsaid += conn->unsaid;
             pings += state == CONN_RESETTING && conn->pinged;
             alive += conn->opened;
             counted++;
@@ -108,6 +109,8 @@ void pool_verify(const weir_pool *pool)
     must(!waiting || pool->state == WEIR_POOL_READY, pool, "only a ready pool has a queue");
     must(permits == pool->permits && permits <= pool->opts.max_connecting, pool,
          "connecting permits belong to connections, at most max_connecting");
+    must(unsaid == pool->unsaid + pool->parting, pool,
+         "those who have not begun to say goodbye are as counted");
     must(pings == pool->pings, pool, "those asked for a sign of life are as counted");
     must(waiting == pool->waiting && stuck == pool->stuck, pool, "the queue is as counted");
     must(!waiting || !pool->count[CONN_IDLE], pool, "nobody waits while a connection is idle");

@@ -10,8 +10,9 @@
  * once in a while. Who is asked is not idle meanwhile, so only a few are at a time; and he grows
  * idle as before, so he goes back to his place in the list, which is in the order of last use.
  *
- * Ten thousand connections may be due together. Closing them in one turn would hold the hub for
- * 30 ms and more, so a turn closes a few, and the rest follow in those after it; and a look at
+ * Ten thousand connections may be due together, so a turn closes a few, and the rest follow in
+ * those after it. Of those that a clear made stale it closes all: they take places that a server
+ * which is back has a use for, and to close is quick (their goodbyes are spread: conn.c). A look at
  * very many is not made so often that it counts, so that they end a little late.
  */
 #include "pool.h"
@@ -66,6 +67,13 @@ static bool may_ping(const weir_pool *pool)
     return pool->pings < pool->opts.max_connecting;
 }
 
+static weir_close_reason why_due(const struct conn *conn, int64_t now)
+{
+    if (conn_is_stale(conn))
+        return WEIR_CLOSE_STALE;
+    return conn->expires_ns <= now ? WEIR_CLOSE_AGE : WEIR_CLOSE_IDLE;
+}
+
 /* From the one unused longest. What min_idle and min_size keep open still ends of age. */
 static void sweep(weir_alarm *alarm)
 {
@@ -84,14 +92,13 @@ static void sweep(weir_alarm *alarm)
             next = earlier(next, earlier(end, ping));
         } else if (end > now && !may_ping(pool)) {
             next = earlier(next, end); /* looked at again when a ping has ended */
-        } else if (done++ == DONE_AT_ONCE) {
+        } else if (!conn_is_stale(conn) && done++ == DONE_AT_ONCE) {
             next = now; /* that is, in the next turn */
             break;
         } else if (end > now) {
             conn_ping(conn);
         } else {
-            conn_close(conn, conn->expires_ns <= now ? WEIR_CLOSE_AGE : WEIR_CLOSE_IDLE,
-                       WEIR_POLITE);
+            conn_close(conn, why_due(conn, now), WEIR_POLITE);
         }
     }
     if (looked > SHORT_LOOK && next < now + looked * PAUSE_NS)

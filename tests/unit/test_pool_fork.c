@@ -227,6 +227,35 @@ SCENE(resets_and_farewells_are_forgotten, .max_size = 5)
     EXPECT_INT(stage->fake.closed, 1);
 }
 
+enum { CONDEMNED = 40 };
+
+static void say_them_once_more(struct scene *stage)
+{
+    world_advance_ms(1000);
+    EXPECT_INT(scene_stats(stage->pool).closing, 0);
+    EXPECT_INT(stage->fake.closed, CONDEMNED);
+    EXPECT_INT(stage->fake.abrupt, CONDEMNED);
+    EXPECT_INT(stage->fake.handles, 0);
+    (void)weir_release(lease_one(stage));
+}
+
+SCENE(goodbyes_that_nobody_had_begun_leave_nothing_behind, .max_size = CONDEMNED,
+      .max_connecting = CONDEMNED)
+{
+    weir_lease *leases[CONDEMNED];
+
+    for (int i = 0; i < CONDEMNED; i++)
+        leases[i] = lease_one(stage);
+    for (int i = 0; i < CONDEMNED; i++)
+        (void)weir_release(leases[i]);
+    EXPECT_STATUS(weir_pool_resize(stage->pool, 1, NULL), WEIR_OK);
+    EXPECT_INT(scene_stats(stage->pool).closing, CONDEMNED - 1);
+    fork_and(stage, say_them_once_more);
+    world_advance_ms(1000);
+    EXPECT_INT(scene_stats(stage->pool).closing, 0);
+    EXPECT_INT(stage->fake.abrupt, 0);
+}
+
 static void open_nothing_unasked(struct scene *stage)
 {
     world_advance_ms(60 * 1000);
@@ -490,6 +519,7 @@ int main(void)
         cmocka_unit_test(a_child_need_not_know_of_the_pool),
         cmocka_unit_test(connections_being_opened_are_forgotten),
         cmocka_unit_test(resets_and_farewells_are_forgotten),
+        cmocka_unit_test(goodbyes_that_nobody_had_begun_leave_nothing_behind),
         cmocka_unit_test(min_idle_waits_for_the_childs_first_caller),
         cmocka_unit_test(pings_and_what_is_put_off_are_forgotten),
         cmocka_unit_test(the_childs_connects_are_governed_without_its_parents),

@@ -219,6 +219,73 @@ SCENE(an_interrupting_clear_cuts_users_and_connects, .max_size = 2)
     EXPECT_INT(stage->fake.descriptors, 0);
 }
 
+/* ---- very many at once ----------------------------------------------------------------- */
+
+enum { MANY = 600, GOODBYES_A_TURN = 16 };
+
+/* Until all but `left` have gone: how many goodbyes did somebody who only yields ever wait for? */
+static unsigned most_in_a_turn(struct scene *stage, unsigned left)
+{
+    unsigned most = 0, before = stage->fake.closed;
+
+    for (int i = 0; i < 100 * MANY && stage->fake.closed < MANY - left; i++) {
+        (void)weir_yield();
+        if (stage->fake.closed - before > most)
+            most = stage->fake.closed - before;
+        before = stage->fake.closed;
+    }
+    EXPECT_INT(stage->fake.closed, MANY - left);
+    EXPECT_INT(stats_of(stage).closing, 0);
+    return most;
+}
+
+SCENE(very_many_that_were_cleared_go_a_few_a_turn, .max_size = MANY, .max_connecting = MANY)
+{
+    fill(stage, MANY);
+    EXPECT_STATUS(weir_pool_clear(stage->pool, false, NULL, NULL), WEIR_OK);
+    EXPECT_INT(most_in_a_turn(stage, 0), GOODBYES_A_TURN);
+    EXPECT_INT(scene_closed(stage->pool, WEIR_CLOSE_STALE), MANY);
+}
+
+SCENE(who_comes_right_after_a_clear_waits_for_none_of_its_goodbyes, .max_size = MANY,
+      .max_connecting = MANY)
+{
+    fill(stage, MANY);
+    EXPECT_STATUS(weir_pool_clear(stage->pool, false, NULL, NULL), WEIR_OK);
+    EXPECT_STATUS(weir_pool_ready(stage->pool, NULL), WEIR_OK);
+    struct caller *next = scene_call(stage, (struct caller){ .hold_ms = 1 });
+    for (int turn = 0; turn < 4; turn++)
+        (void)weir_yield();
+    EXPECT(next->holding);
+    EXPECT_INT(next->conn, MANY + 1);
+    EXPECT(stage->fake.closed < MANY / 2);
+    EXPECT_INT(most_in_a_turn(stage, 0), GOODBYES_A_TURN);
+}
+
+SCENE(very_many_too_many_go_a_few_a_turn, .max_size = MANY, .max_connecting = MANY)
+{
+    fill(stage, MANY);
+    EXPECT_STATUS(weir_pool_resize(stage->pool, 1, NULL), WEIR_OK);
+    EXPECT_INT(stats_of(stage).closing, MANY - 1);
+    EXPECT_INT(most_in_a_turn(stage, 1), GOODBYES_A_TURN);
+}
+
+SCENE(very_many_of_a_closed_pool_go_a_few_a_turn, .max_size = MANY, .max_connecting = MANY)
+{
+    fill(stage, MANY);
+    EXPECT_STATUS(weir_pool_close(stage->pool, WEIR_NOW), WEIR_TIMEOUT);
+    EXPECT_INT(stats_of(stage).idle, 0);
+    EXPECT_INT(most_in_a_turn(stage, 0), GOODBYES_A_TURN);
+}
+
+SCENE(goodbyes_that_stall_hold_up_no_others, .max_size = MANY, .max_connecting = MANY,
+      .close_timeout_ms = 1000)
+{
+    fill(stage, MANY);
+    stage->fake.close.ms = FAKE_FOREVER;
+    EXPECT_STATUS(weir_pool_close(stage->pool, weir_in_ms(1100)), WEIR_OK);
+}
+
 /* ---- its size -------------------------------------------------------------------------- */
 
 SCENE(a_larger_pool_serves_those_who_wait, .max_size = 1)
@@ -531,6 +598,11 @@ int main(void)
         cmocka_unit_test(a_reset_under_way_is_given_up_by_a_clear),
         cmocka_unit_test(a_connect_begun_before_a_clear_is_closed_when_it_is_there),
         cmocka_unit_test(an_interrupting_clear_cuts_users_and_connects),
+        cmocka_unit_test(very_many_that_were_cleared_go_a_few_a_turn),
+        cmocka_unit_test(who_comes_right_after_a_clear_waits_for_none_of_its_goodbyes),
+        cmocka_unit_test(very_many_too_many_go_a_few_a_turn),
+        cmocka_unit_test(very_many_of_a_closed_pool_go_a_few_a_turn),
+        cmocka_unit_test(goodbyes_that_stall_hold_up_no_others),
         cmocka_unit_test(a_larger_pool_serves_those_who_wait),
         cmocka_unit_test(a_smaller_pool_closes_idle_ones_now_and_others_as_they_come_back),
         cmocka_unit_test(a_pool_made_so_small_that_its_holders_are_stuck_tells_one_of_them),

@@ -242,10 +242,10 @@ WEIR_API weir_status weir_pool_ready(weir_pool *pool, weir_error *err);
 
 /**
  * Declare all connections stale, as after a fail-over: pauses the pool and begins a new
- * generation. Idle ones are closed now, those being opened when they are there, those in use
- * when they are given back (WEIR_CLOSE_STALE). With `interrupt` those in use are cut in
- * mid-call (their holders get WEIR_LOST; where the driver can, see weir/driver.h) and those
- * being opened given up.
+ * generation. Idle ones are closed in the next turn of the hub, those being opened when they are
+ * there, those in use when they are given back (WEIR_CLOSE_STALE). With `interrupt` those in use
+ * are cut in mid-call (their holders get WEIR_LOST; where the driver can, see weir/driver.h) and
+ * those being opened given up.
  *
  * The words of `why` (NULL: none) are told to the waiters, and to callers until
  * weir_pool_ready(). Yields:  no.
