@@ -16,6 +16,7 @@
 #include "play.h"
 
 #include "match.h"
+#include "pool.h"
 #include "world.h"
 
 #include <stdio.h>
@@ -43,6 +44,7 @@ struct thread {
 struct stage {
     const struct spec  *spec;
     struct fake         fake;
+    int64_t             attempts; /* to open a connection */
     weir_pool          *pool;
     bson_t            **events;
     unsigned            event_count, event_room;
@@ -74,7 +76,7 @@ static void append_options(bson_t *doc, const weir_pool_opts *opts)
     bson_t options;
 
     BSON_APPEND_DOCUMENT_BEGIN(doc, "options", &options);
-    BSON_APPEND_INT64(&options, "maxPoolSize", opts->max_size);
+    BSON_APPEND_INT64(&options, "maxPoolSize", opts->max_size == UINT32_MAX ? 0 : opts->max_size);
     BSON_APPEND_INT64(&options, "minPoolSize", opts->min_size);
     BSON_APPEND_INT64(&options, "maxConnecting", opts->max_connecting);
     if (opts->idle_timeout_ms != INT64_MAX)
@@ -136,8 +138,13 @@ static unsigned happened(const struct stage *stage, const char *type)
 static weir_status open_watched(weir_conn *conn, const void *config, weir_deadline deadline,
                                 weir_error *err)
 {
-    const struct stage *stage = (const struct stage *)((const char *)config -
-                                                       offsetof(struct stage, fake));
+    char         *fake = (char *)(uintptr_t)config; /* it is ours, and not constant */
+    struct stage *stage = (struct stage *)(fake - offsetof(struct stage, fake));
+    int64_t       attempt = stage->attempts++ - stage->spec->failing_skips;
+    bool          fails = attempt >= 0 && (stage->spec->failing_times == SPEC_ALWAYS ||
+                                  attempt < stage->spec->failing_times);
+
+    stage->fake.open = fails ? stage->spec->failing : (struct fake_step){ 0 }; /* of this one */
     weir_status status = fake_driver.open(conn, config, deadline, err);
 
     if (status == WEIR_CONNECT && (err->native || stage->spec->expects_clear))
@@ -177,6 +184,17 @@ static void check_out(struct stage *stage, const struct op *op, weir_error *err)
     stage->held[stage->held_count++] = (struct checked_out){ op->label, lease };
 }
 
+static void give_back(struct stage *stage, struct checked_out *held)
+{
+    while (stage->giving_back)
+        world_settle();
+    stage->giving_back = held->lease;
+    held->lease = NULL;
+    weir_wake(stage->desk_waker);
+    while (stage->giving_back)
+        world_settle();
+}
+
 static void check_in(struct stage *stage, const struct op *op)
 {
     struct checked_out *found = NULL;
@@ -189,13 +207,35 @@ static void check_in(struct stage *stage, const struct op *op)
         stage->broken = "checkIn of a connection that is not checked out";
         return;
     }
-    while (stage->giving_back)
-        world_settle();
-    stage->giving_back = found->lease;
-    found->lease = NULL;
-    weir_wake(stage->desk_waker);
-    while (stage->giving_back)
-        world_settle();
+    give_back(stage, found);
+}
+
+/* Will the file itself give it back? */
+static bool comes_back(const struct stage *stage, const struct checked_out *held)
+{
+    for (unsigned i = 0; held->label && i < stage->spec->op_count; i++)
+        if (stage->spec->ops[i].verb == OP_CHECK_IN &&
+            strcmp(stage->spec->ops[i].connection, held->label) == 0)
+            return true;
+    return false;
+}
+
+/* A holder who is interrupted notices, and gives back what is of no use to him any more; where
+   the file has him do that at a time of its own, then. */
+static void give_back_interrupted(struct stage *stage)
+{
+    for (unsigned i = 0; i < stage->held_count; i++)
+        if (stage->held[i].lease && !comes_back(stage, &stage->held[i]))
+            give_back(stage, &stage->held[i]);
+}
+
+static void clear(struct stage *stage, const struct op *op, weir_error *err)
+{
+    (void)weir_pool_clear(stage->pool, op->interrupt, NULL, err);
+    if (stage->spec->lets_stale_lie)
+        weir_alarm_stop(&stage->pool->sweep);
+    if (op->interrupt)
+        give_back_interrupted(stage);
 }
 
 /* ---- operations ---------------------------------------------------------------------- */
@@ -216,6 +256,14 @@ static struct thread *find_thread(struct stage *stage, const char *name)
             return &stage->threads[i];
     stage->broken = "an operation of a thread that was not started";
     return NULL;
+}
+
+static bool is_started(const struct stage *stage, const char *name)
+{
+    for (unsigned i = 0; i < stage->thread_count; i++)
+        if (strcmp(stage->threads[i].name, name) == 0)
+            return true;
+    return false;
 }
 
 static void start(struct stage *stage, const char *name)
@@ -290,7 +338,10 @@ static void do_op(struct stage *stage, const struct op *op, weir_error *err)
 {
     switch (op->verb) {
     case OP_START:
-        start(stage, op->target);
+        if (is_started(stage, op->target))
+            stage->broken = "a thread is started twice";
+        else
+            start(stage, op->target);
         break;
     case OP_WAIT:
         (void)weir_sleep(weir_in_ms(op->ms));
@@ -308,7 +359,7 @@ static void do_op(struct stage *stage, const struct op *op, weir_error *err)
         check_in(stage, op);
         break;
     case OP_CLEAR:
-        (void)weir_pool_clear(stage->pool, op->interrupt, NULL, err);
+        clear(stage, op, err);
         break;
     case OP_CLOSE:
         (void)weir_pool_close(stage->pool, WEIR_NOW); /* CMAP's does not wait for those in use */
@@ -322,17 +373,6 @@ static void do_op(struct stage *stage, const struct op *op, weir_error *err)
 }
 
 /* ---- a file from beginning to end ---------------------------------------------------- */
-
-static void arm_fail_point(struct stage *stage)
-{
-    const struct spec *spec = stage->spec;
-
-    fake_init(&stage->fake);
-    if (spec->failing_times == SPEC_ALWAYS)
-        stage->fake.open = spec->failing;
-    for (int64_t i = 0; i < spec->failing_times; i++)
-        fake_script(&stage->fake, spec->failing);
-}
 
 static void play_main(struct stage *stage)
 {
@@ -401,7 +441,7 @@ static weir_status run(void *arg)
     driver.open = open_watched;
     opts.on_event = hear;
     opts.on_event_arg = stage;
-    arm_fail_point(stage);
+    fake_init(&stage->fake);
     if (weir_pool_new(&driver, &stage->fake, &opts, &stage->pool, &err) != WEIR_OK) {
         snprintf(stage->why, SPEC_WORDS, "no pool: %s", err.message);
         return WEIR_OK;

@@ -106,7 +106,7 @@ static const char *text_of(const bson_iter_t *value)
 /* ---- the pool's options -------------------------------------------------------------- */
 
 struct pool_options {
-    int64_t max_size, min_size, max_connecting, max_idle_ms, wait_ms;
+    int64_t max_size, min_size, max_connecting, max_idle_ms, wait_ms, background_ms;
 };
 
 static const struct field pool_fields[] = {
@@ -116,9 +116,7 @@ static const struct field pool_fields[] = {
     { "maxIdleTimeMS", NUMBER, offsetof(struct pool_options, max_idle_ms) },
     { "waitQueueTimeoutMS", NUMBER, offsetof(struct pool_options, wait_ms) },
     { "appName", UNUSED, 0 },
-    /* When a driver looks after its pool in periods. Ours does so the moment something is due,
-       which is no later than any period says. */
-    { "backgroundThreadIntervalMS", UNUSED, 0 },
+    { "backgroundThreadIntervalMS", NUMBER, offsetof(struct pool_options, background_ms) },
     { NULL, UNUSED, 0 },
 };
 
@@ -142,6 +140,7 @@ static bool read_pool_options(const bson_iter_t *value, struct spec *spec, char 
         given.min_size > INT32_MAX || given.max_connecting < 1 ||
         given.max_connecting > INT32_MAX || given.max_idle_ms < 0 || given.wait_ms < 0)
         return refuse(why, "poolOptions has a number that no pool can have");
+    spec->lets_stale_lie = given.background_ms < 0;
     spec->opts = (weir_pool_opts){
         .name = "cmap",
         .max_size = given.max_size ? (unsigned)given.max_size : UINT32_MAX,
@@ -160,7 +159,7 @@ struct fail_point {
     const char *configure;
     bson_iter_t mode, data, commands;
     bool        close, block;
-    int64_t     block_ms, code, times;
+    int64_t     block_ms, code, times, skip;
 };
 
 static const struct field fail_fields[] = {
@@ -182,6 +181,7 @@ static const struct field data_fields[] = {
 
 static const struct field mode_fields[] = {
     { "times", NUMBER, offsetof(struct fail_point, times) },
+    { "skip", NUMBER, offsetof(struct fail_point, skip) },
     { NULL, UNUSED, 0 },
 };
 
@@ -210,9 +210,11 @@ static bool read_mode(struct fail_point *point, struct spec *spec, char why[SPEC
     if (is_object(&point->mode, &inside)) {
         if (!read_fields(inside, "failPoint's mode", mode_fields, point, &seen, why))
             return false;
-        spec->failing_times = point->times;
-        return (seen && point->times >= 0 && point->times <= FAKE_SCRIPT) ||
-               refuse(why, "failPoint's mode wants \"times\" from 0 to %d", FAKE_SCRIPT);
+        bool times = seen & 1u, skip = seen & 2u; /* in the order of the table */
+        spec->failing_times = times ? point->times : SPEC_ALWAYS;
+        spec->failing_skips = point->skip;
+        return (times != skip && point->times >= 0 && point->skip >= 0) ||
+               refuse(why, "failPoint's mode wants \"times\" or \"skip\", 0 or more");
     }
     const char *word = text_of(&point->mode);
     if (strcmp(word, "alwaysOn") == 0)
@@ -301,6 +303,8 @@ static bool check_fields(const struct op *op, unsigned seen, char why[SPEC_WORDS
         if (there && !may)
             return refuse(why, "operation \"%s\" with a \"%s\"", op->name, op_fields[i].name);
     }
+    if (op->ms < 0 || op->count < 0 || op->timeout < 0)
+        return refuse(why, "operation \"%s\" with a negative number", op->name);
     if (op->event && !spec_is_event(op->event))
         return refuse(why, "unknown event \"%s\" in waitForEvent", op->event);
     return true;

@@ -50,7 +50,12 @@ struct spec {
     const char         *description;
     weir_pool_opts      opts;
     struct fake_step    failing;       /* what a connect does while the fail point is on */
+    int64_t             failing_skips; /* how many do it first that are not failed */
     int64_t             failing_times; /* for how many; SPEC_ALWAYS; 0: there is no fail point */
+    /* Nobody looks after the pool in the background (an interval below 0): what a clear made
+       stale lies there until somebody comes upon it. Of any other interval there is nothing to
+       play: ours looks the moment something is due, which is no later. */
+    bool                lets_stale_lie;
     struct op          *ops;
     unsigned            op_count;
     bool                wants_error;
