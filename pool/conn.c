@@ -121,10 +121,10 @@ static void close_saying(struct conn *conn, weir_close_reason reason, weir_farew
     conn->farewell = how;
     conn_move(conn, CONN_CLOSING);
     pool_ceiling_lower(conn->pool);
-    if (conn->pool->on_event)
-        tell_conn_closed(conn, message);
     if (hot_self() != conn->keeper)
         part_with(conn);
+    if (conn->pool->on_event) /* the last: see fork.c */
+        tell_conn_closed(conn, message);
 }
 
 void conn_close(struct conn *conn, weir_close_reason reason, weir_farewell how)
@@ -422,8 +422,11 @@ void conn_end_lease(struct conn *conn, weir_condition condition, bool forgotten,
 
     if (pool->opts.refuse_hopeless)
         shed_learn(pool, pool_now(pool) - conn->since_ns);
+    uint64_t generation = pool->generation;
     if (pool->on_event)
         tell_conn(conn, WEIR_EVENT_CHECKED_IN, 0);
+    if (pool->generation != generation)
+        return; /* the listener forked, and it is closed by now */
     if (forgotten && pool->opts.on_exit == WEIR_ON_EXIT_CLOSE)
         conn_close(conn, WEIR_CLOSE_LEAKED, how);
     else if (condition != WEIR_CLEAN && conn_is_stale(conn) && pool->state != WEIR_POOL_CLOSED)

@@ -11,6 +11,10 @@
  * the parent's connections end without an event and are not counted. Who forked while he held a
  * lease still holds it: his calls on it fail as lost, and he gives it back as ever.
  *
+ * A listener of events may fork too, in the middle of a step of ours. In the child that step goes
+ * on with whatever we leave of the pool: so a connection is told to be closed as the last thing,
+ * and who goes on after telling looks whether the generation is still what it was.
+ *
  * All other coroutines are gone. A connection that one of them was in the middle of using cannot
  * be freed, since its library was interrupted in mid-call; its memory stays.
  */
@@ -101,6 +105,10 @@ static void inherit(struct conn *conn, const weir_task *survivor)
         pay_anew(conn);
         list_unlink(&conn->link);
         list_prepend(&pool->conns[conn->state], &conn->link); /* the unsaid ones are the last */
+        if (conn->state == CONN_IN_USE) { /* just handed over, to somebody who is gone */
+            end_lease_of_the_gone(conn);
+            conn_close(conn, WEIR_CLOSE_STALE, WEIR_ABRUPT);
+        }
         return;
     }
     if (conn->state == CONN_IN_USE && lease_current(conn)->holder == survivor) {

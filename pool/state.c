@@ -118,19 +118,25 @@ weir_status weir_pool_ready(weir_pool *pool, weir_error *err)
 
 static void close_idle(weir_pool *pool, weir_close_reason reason)
 {
-    LIST_EACH(node, &pool->conns[CONN_IDLE])
-        conn_close(LIST_OF(node, struct conn, link), reason, WEIR_POLITE);
+    struct list *first;
+
+    while ((first = list_first(&pool->conns[CONN_IDLE])) != NULL)
+        conn_close(LIST_OF(first, struct conn, link), reason, WEIR_POLITE);
 }
 
 /* Given up before it was open. Told now: CMAP has a pending connection closed before the
    check-out that waited for it fails. */
 static void give_up_opening(weir_pool *pool)
 {
+    uint64_t generation = pool->generation;
+
     LIST_EACH(node, &pool->conns[CONN_CONNECTING]) {
         struct conn *conn = LIST_OF(node, struct conn, link);
         conn->reason = WEIR_CLOSE_STALE;
         if (pool->on_event)
             tell_conn_closed(conn, NULL);
+        if (pool->generation != generation)
+            return; /* the listener forked, and there are none any more */
         conn_cut(conn);
     }
 }

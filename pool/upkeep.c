@@ -81,6 +81,7 @@ static void sweep(weir_alarm *alarm)
     struct list *idle = &pool->conns[CONN_IDLE];
     int64_t      now = hot_now(), next = INT64_MAX;
     unsigned     looked = 0, done = 0;
+    uint64_t     generation = pool->generation;
 
     for (struct list *node = idle->prev, *newer; node != idle; node = newer) {
         newer = node->prev;
@@ -99,6 +100,8 @@ static void sweep(weir_alarm *alarm)
             conn_ping(conn);
         } else {
             conn_close(conn, why_due(conn, now), WEIR_POLITE);
+            if (pool->generation != generation)
+                return; /* its listener forked, and none is idle any more */
         }
     }
     if (looked > SHORT_LOOK && next < now + looked * PAUSE_NS)

@@ -461,6 +461,61 @@ SCENE(the_parents_connections_end_without_an_event, .on_event = count_event)
     fork_and(stage, hear_nothing);
 }
 
+static weir_pool_event_type moment;
+static pid_t                forked; /* by the listener; -1: not yet */
+
+static void fork_in_it(const weir_pool_event *event, void *arg)
+{
+    (void)arg;
+    if (event->type == moment && forked < 0)
+        forked = weir_fork();
+}
+
+/* Everything that is told of in the coroutine of who does it. */
+static void do_all_there_is(struct scene *stage)
+{
+    weir_lease *leases[] = { lease_one(stage), lease_one(stage), lease_one(stage) };
+
+    (void)weir_lease_close(leases[0]);
+    (void)weir_release(leases[1]);
+    (void)weir_release(leases[2]);
+    (void)weir_release(lease_one(stage));
+    EXPECT_STATUS(weir_pool_resize(stage->pool, 1, NULL), WEIR_OK);
+    EXPECT_STATUS(weir_pool_resize(stage->pool, 3, NULL), WEIR_OK);
+    EXPECT_STATUS(weir_pool_clear(stage->pool, true, NULL, NULL), WEIR_OK);
+    weir_lease *none = NULL;
+    EXPECT_STATUS(weir_acquire(stage->pool, WEIR_NOW, &none, NULL), WEIR_CONNECT);
+    EXPECT_STATUS(weir_pool_ready(stage->pool, NULL), WEIR_OK);
+    world_advance_ms(10);
+    (void)weir_release(lease_one(stage));
+    EXPECT_INT(scene_stats(stage->pool).closing, 0);
+    EXPECT_INT(scene_stats(stage->pool).in_use, 0);
+}
+
+SCENE(a_listener_may_fork_in_the_middle_of_anything, .max_size = 3)
+{
+    static const weir_pool_event_type moments[] = {
+        WEIR_EVENT_POOL_READY,        WEIR_EVENT_POOL_CLEARED, WEIR_EVENT_CHECK_OUT_STARTED,
+        WEIR_EVENT_CHECK_OUT_FAILED,  WEIR_EVENT_CHECKED_OUT,  WEIR_EVENT_CHECKED_IN,
+        WEIR_EVENT_CONN_CLOSED,
+    };
+
+    (void)weir_release(lease_one(stage));
+    for (size_t i = 0; i < sizeof moments / sizeof *moments; i++) {
+        unsigned before = expect_failures();
+        moment = moments[i];
+        forked = -1;
+        *verdict = UNHEARD_OF;
+        weir_pool_on_event(stage->pool, fork_in_it, NULL);
+        do_all_there_is(stage);
+        weir_pool_on_event(stage->pool, NULL, NULL);
+        if (forked == 0)
+            end_child(expect_failures() == before && !stage->fake.fault ? WELL : NOTED);
+        EXPECT_INT(waitpid(forked, NULL, 0), forked);
+        EXPECT_INT(*verdict, WELL);
+    }
+}
+
 /* ---- permits ------------------------------------------------------------------------ */
 
 static weir_permits *permits;
@@ -526,6 +581,7 @@ int main(void)
         cmocka_unit_test(an_attempt_that_forks_keeps_its_leave),
         cmocka_unit_test(the_childs_account_is_its_own),
         cmocka_unit_test(the_parents_connections_end_without_an_event),
+        cmocka_unit_test(a_listener_may_fork_in_the_middle_of_anything),
         cmocka_unit_test(a_child_does_not_own_its_parents_permits),
     };
 
