@@ -426,8 +426,8 @@ WEIR_API const char *weir_check_out_reason_cmap(weir_status status);
  *
  * fn runs in the middle of what it is told of. It must not yield (a wait fails there), and may
  * only read the pool: stats, dump, summary, options (weir_acquire() gives WEIR_USAGE), and the
- * budget and governor. `arg` must live until fn is ended or the pool's memory gone, with the last
- * lease.
+ * budget and governor. It may fork. `arg` must live until fn is ended or the pool's memory gone,
+ * with the last lease.
  *
  * Yields:  no.  Context: the pool's thread.
  */
