@@ -10,6 +10,8 @@ weir_status weir_mongo_pool_new(const weir_mongo_opts *opts, weir_pool **out, we
 {
     struct mo_config *config;
 
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "out is missing: where shall the pool go?");
     *out = NULL;
     mo_library_start();
     weir_status status = mo_config_new(opts, &config, err);

@@ -112,6 +112,10 @@ static weir_status check_words(const weir_mysql_opts *opts, weir_error *err)
             strlen(opts->charset) ||
         strlen(opts->charset) > 31)
         return weir_error_set(err, WEIR_USAGE, "charset must be a name such as utf8mb4");
+    if (!mariadb_get_charset_by_name(opts->charset))
+        return weir_error_set(err, WEIR_USAGE,
+                              "charset: libmariadb knows no '%s'; give the name of a character "
+                              "set, such as utf8mb4, not of a collation", opts->charset);
     if (opts->database && strlen(opts->database) > 64 * 3)
         return weir_error_set(err, WEIR_USAGE, "database is longer than a name can be");
     if ((unsigned)opts->tls > WEIR_TLS_VERIFY)
@@ -155,7 +159,7 @@ static weir_tls tls_of(const weir_mysql_opts *opts)
 {
     if (opts->tls != WEIR_TLS_DEFAULT)
         return opts->tls;
-    if (opts->tls_ca || opts->tls_name || opts->tls_cert)
+    if (opts->tls_ca || opts->tls_name || opts->tls_cert || opts->tls_key)
         return WEIR_TLS_VERIFY;
     return is_loopback(opts->host) ? WEIR_TLS_OFF : WEIR_TLS_VERIFY;
 }
@@ -184,7 +188,8 @@ static weir_status check_tls(const struct my_config *config, weir_error *err)
 
 /* ---- the whole ------------------------------------------------------------------------ */
 
-static void name_target(struct my_config *config)
+/* Who gave a port beside "localhost" meant TCP: the name says it wherever it is shown. */
+static void name_target(struct my_config *config, bool has_port)
 {
     const weir_mysql_opts *opts = &config->opts;
 
@@ -193,7 +198,9 @@ static void name_target(struct my_config *config)
                  strchr(opts->host, ':') ? "[%s]:%u" : "%s:%u", opts->host, opts->port);
     else
         snprintf(config->target, sizeof config->target, "%s",
-                 opts->socket ? opts->socket : "the default socket");
+                 opts->socket ? opts->socket
+                 : has_port   ? "the default socket (a port needs 127.0.0.1, not localhost)"
+                              : "the default socket");
 }
 
 static weir_status fill_and_check(struct my_config *config, weir_error *err)
@@ -212,10 +219,11 @@ static weir_status fill_and_check(struct my_config *config, weir_error *err)
         status = check_words(opts, err);
     if (status != WEIR_OK)
         return status;
-    if (!opts->port)
-        opts->port = 3306;
     config->tls = tls_of(opts);
-    name_target(config);
+    bool has_port = opts->port;
+    if (!has_port)
+        opts->port = 3306;
+    name_target(config, has_port);
     return check_tls(config, err);
 }
 

@@ -104,7 +104,13 @@ static void a_path_that_is_no_socket_is_refused(void **state)
 
 static void what_is_missing_or_malformed_is_told(void **state)
 {
+    weir_error err = { 0 };
+
     (void)state;
+    assert_int_equal(weir_mongo_pool_new(&(weir_mongo_opts){ .uri = "mongodb://127.0.0.1/" }, NULL,
+                                         &err),
+                     WEIR_USAGE);
+    assert_non_null(strstr(err.message, "out is missing"));
     refused(NULL, "uri is missing");
     refused("mysql://h/", "must begin with mongodb://");
     refused("mongodb://", "the URI is wrong");
