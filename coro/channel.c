@@ -34,6 +34,8 @@ weir_status weir_chan_new(size_t size, size_t capacity, weir_chan **out, weir_er
 {
     size_t bytes;
 
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "out is missing: where shall the channel go?");
     *out = NULL;
     weir_chan *chan = __builtin_mul_overflow(size, capacity, &bytes) ||
                               __builtin_add_overflow(bytes, sizeof *chan, &bytes)

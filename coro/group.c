@@ -145,6 +145,8 @@ weir_group *group_make(weir_hub *hub, const weir_group_opts *opts)
 
 weir_status weir_group_new(const weir_group_opts *opts, weir_group **out, weir_error *err)
 {
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "out is missing: where shall the group go?");
     *out = NULL;
     if (!hub_here_)
         return weir_error_set(err, WEIR_USAGE,

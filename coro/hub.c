@@ -264,6 +264,10 @@ weir_status weir_run_with(const weir_run_opts *opts, weir_fn app, void *arg)
         LOG(WEIR_LOG_ERROR, "weir_run() on a thread that has a hub already");
         return WEIR_USAGE;
     }
+    if (!app) {
+        LOG(WEIR_LOG_ERROR, "weir_run() without a function to run");
+        return WEIR_USAGE;
+    }
     if (signals && atomic_flag_test_and_set(&signals_taken)) {
         LOG(WEIR_LOG_ERROR, "cancel_on_signals is in force for another thread's hub already");
         return WEIR_USAGE;

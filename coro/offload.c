@@ -173,6 +173,8 @@ weir_status weir_offload_pool_new(const weir_offload_opts *opts, weir_offload_po
 {
     weir_offload_opts o = opts ? *opts : (weir_offload_opts){ 0 };
 
+    if (!out)
+        return weir_error_set(err, WEIR_USAGE, "out is missing: where shall the pool go?");
     *out = NULL;
     o.max_threads = o.max_threads ? o.max_threads : CREW_LIMIT;
     o.max_queued = o.max_queued ? o.max_queued : CREW_ROOM;

@@ -646,6 +646,8 @@ weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
 
 void weir_budget_give(weir_budget_token *token)
 {
+    if (!token)
+        return;
     budget_refund(NULL, token->descriptors);
     token->descriptors = 0;
 }

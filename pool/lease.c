@@ -137,8 +137,11 @@ weir_status weir_lease_close(weir_lease *lease)
 
 weir_status weir_lease_give(weir_lease *lease, weir_task *task)
 {
-    if (!lease || !task)
+    if (!lease || !task) {
+        LOG(WEIR_LOG_ERROR, "giving away %s", lease ? "to no task: it is NULL"
+                                                    : "no lease: it is NULL");
         return WEIR_USAGE;
+    }
     if (!lease->holder || lease->holder != hot_self())
         return misuse(lease, "giving away");
     if (lease->nested)
@@ -229,9 +232,11 @@ weir_status weir_local_lease_at(weir_pool *pool, weir_deadline deadline, weir_le
 
 weir_status weir_lease_error(weir_lease *lease, weir_error *err)
 {
-    if (!lease || !lease->holder)
+    if (!lease)
+        return weir_error_set(err, WEIR_USAGE, "there is no lease to ask: it is NULL");
+    if (!lease->holder)
         return weir_error_set(err, WEIR_USAGE, "this lease is over (it was taken at %s)",
-                              lease ? lease->site : "nowhere");
+                              lease->site);
     struct conn *conn = lease->conn;
     weir_error   found = { 0 };
     weir_status  status = conn->pool->driver->describe(conn->driver_side, &found);

@@ -154,6 +154,7 @@ static weir_status send_what_size(void *arg)
     HOLDS_EQ(weir_chan_new(SIZE_MAX / 2, 3, &none, &err), WEIR_NOMEM);
     HOLDS(none == NULL && strstr(err.message, "3 elements") != NULL);
     HOLDS_EQ(weir_chan_new(1, SIZE_MAX, &none, NULL), WEIR_NOMEM);
+    HOLDS_EQ(weir_chan_new(1, 1, NULL, &err), WEIR_USAGE);
     return WEIR_OK;
 }
 

@@ -247,6 +247,7 @@ static weir_status keep_less(void *arg)
     HOLDS_EQ(weir_group_failed(counts), 2);
     weir_group_free(failures);
     weir_group_free(counts);
+    HOLDS_EQ(weir_group_new(NULL, NULL, &err), WEIR_USAGE);
     HOLDS_EQ(weir_group_new(&(weir_group_opts){ .keep = 7 }, &nonsense, &err), WEIR_USAGE);
     HOLDS(nonsense == NULL);
     return WEIR_OK;

@@ -164,6 +164,7 @@ static void what_no_pool_can_be_is_refused(void **state)
     assert_int_equal(weir_offload_pool_new(&(weir_offload_opts){ .idle_ms = -5 }, &pool, &err),
                      WEIR_USAGE);
     assert_non_null(strstr(err.message, "idle_ms is -5"));
+    assert_int_equal(weir_offload_pool_new(NULL, NULL, &err), WEIR_USAGE);
     assert_int_equal(weir_offload_pool_new(NULL, &pool, &err), WEIR_OK);
     assert_int_equal(weir_offload_pool_resize(pool, 0, 0, &err), WEIR_USAGE);
     assert_int_equal(weir_offload_pool_resize(pool, 1, 2, &err), WEIR_USAGE);

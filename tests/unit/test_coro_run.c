@@ -126,6 +126,13 @@ static void a_second_weir_run_on_the_thread_is_refused(void **state)
     assert_int_equal(log_took("has a hub already"), 2);
 }
 
+static void there_must_be_something_to_run(void **state)
+{
+    (void)state;
+    assert_int_equal(weir_run(NULL, NULL), WEIR_USAGE);
+    assert_int_equal(log_took("without a function to run"), 1);
+}
+
 static weir_status mind_my_errno(void *arg)
 {
     int mine = (int)(intptr_t)arg;
@@ -540,6 +547,7 @@ int main(void)
         TEST(a_detached_failure_is_logged_once),
         TEST(a_hub_without_descriptors_is_refused),
         TEST(a_second_weir_run_on_the_thread_is_refused),
+        TEST(there_must_be_something_to_run),
         TEST(errno_is_each_coroutines_own),
         TEST(a_coroutine_has_a_number_a_name_and_a_place),
         TEST(end_hooks_run_last_and_latest_first),

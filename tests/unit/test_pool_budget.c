@@ -60,6 +60,7 @@ static weir_status take_token(void *arg)
         weir_sleep(weir_in_ms(me->hold_ms));
     weir_budget_give(&token);
     weir_budget_give(&token); /* twice is harmless */
+    weir_budget_give(NULL);
     return WEIR_OK;
 }
 

@@ -545,6 +545,10 @@ SCENE(giving_away_what_cannot_be_given_says_why, .max_size = 2)
     EXPECT(scene_logged("a lease of weir_local_lease() cannot be given away"));
     EXPECT_STATUS(weir_lease_give(lease, ended), WEIR_USAGE);
     EXPECT(scene_logged("cannot be given to a coroutine that has ended"));
+    EXPECT_STATUS(weir_lease_give(NULL, weir_self()), WEIR_USAGE);
+    EXPECT(scene_logged("giving away no lease"));
+    EXPECT_STATUS(weir_lease_give(lease, NULL), WEIR_USAGE);
+    EXPECT(scene_logged("giving away to no task"));
     EXPECT(!scene_logged("holds it")); /* the caller does */
     EXPECT_STATUS(weir_release(local), WEIR_OK);
     EXPECT_STATUS(weir_release(lease), WEIR_OK);

@@ -64,7 +64,7 @@ typedef struct weir_budget_token {
 WEIR_API weir_status weir_budget_take(unsigned descriptors, weir_deadline deadline,
                                       weir_budget_token *out, weir_error *err)
     WEIR_MUST_CHECK;
-WEIR_API void weir_budget_give(weir_budget_token *token); /* empties it; twice is harmless */
+WEIR_API void weir_budget_give(weir_budget_token *token); /* empties it; NULL is fine */
 
 WEIR_API void weir_budget_read(weir_budget_stats *out);
 
