@@ -52,11 +52,16 @@ void report_opening(const weir_pool *pool, char text[OPENING])
 {
     unsigned governed = governor_waiting(&pool->line);
     unsigned short_of = pool->count[CONN_RESERVED] - governed + pool->parked;
+    unsigned connecting = pool->count[CONN_CONNECTING] - pool->parked;
     char     account[64] = "", permits[60], held_back[48] = "";
+    weir_budget_stats budget;
 
+    weir_budget_read(&budget);
+    if (!budget.waiting && !pool->parked && !pool->opts.permits) {
+        connecting += short_of; /* there is no want: their keepers are to run in this turn */
+        short_of = 0;
+    }
     if (short_of) {
-        weir_budget_stats budget;
-        weir_budget_read(&budget);
         snprintf(account, sizeof account, " (%u of %u taken%s)", budget.used, budget.limit,
                  pool->parked ? "; the kernel has none" : "");
     }
@@ -64,7 +69,7 @@ void report_opening(const weir_pool *pool, char text[OPENING])
     if (governed)
         snprintf(held_back, sizeof held_back, ", %u held back by the governor", governed);
     snprintf(text, OPENING, "%u connecting, %u short of descriptors%s%s%s",
-             pool->count[CONN_CONNECTING] - pool->parked, short_of, account, permits, held_back);
+             connecting, short_of, account, permits, held_back);
 }
 
 int weir_pool_summary(const weir_pool *pool, char *buf, size_t size)

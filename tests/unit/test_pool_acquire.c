@@ -211,6 +211,7 @@ SCENE(now_takes_what_is_idle_and_waits_for_nothing, .max_size = 2)
     struct caller *early = scene_call(stage, (struct caller){ .patience_ms = NOT_AT_ALL });
     world_settle();
     EXPECT_STATUS(early->status, WEIR_TIMEOUT);
+    EXPECT_TEXT(early->err.message, "1 connecting, 0 short of descriptors");
     EXPECT_INT(early->served_ms, early->asked_ms);
     EXPECT_INT(stage->fake.attempts, 0); /* it did not wait, so nothing was opened for it */
 
