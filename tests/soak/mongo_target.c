@@ -22,6 +22,12 @@ enum { URI_TEXT = 1600, TCP_IS_ESTABLISHED = 1 /* as /proc/net/tcp has it */ };
 
 /* ---- a URI -------------------------------------------------------------------------- */
 
+static void unescape(char *text, const char *what)
+{
+    if (!target_unescape(text))
+        target_die("--mongo: %s has a '%%' that is not followed by two digits", what);
+}
+
 static void take_host(struct target *t, char *host)
 {
     char *colon = strrchr(host, ':');
@@ -32,21 +38,19 @@ static void take_host(struct target *t, char *host)
     t->port = 27017;
     if (!strncmp(host, "%2F", 3) || !strncmp(host, "%2f", 3)) {
         target_put(t->socket, "the socket", host, strlen(host));
-        target_unescape(t->socket);
+        unescape(t->socket, "the socket");
         return;
     }
     if (colon && (!bracket || colon > bracket)) {
         *colon = 0;
-        t->port = (unsigned)strtoul(colon + 1, NULL, 10);
-        if (!t->port || t->port > 65535)
-            target_die("--mongo: the port is no number from 1 to 65535");
+        t->port = target_port("--mongo", colon + 1);
     }
     if (*host == '[' && bracket) {
         *bracket = 0;
         host++;
     }
     target_put(t->host, "the host", host, strlen(host));
-    target_unescape(t->host);
+    unescape(t->host, "the host");
 }
 
 /* User and password stay as the URI has them: escaped. */

@@ -20,10 +20,18 @@ enum { FEW = 10 }; /* connections that a full server allows */
 
 /* ---- a URI -------------------------------------------------------------------------- */
 
+/*
+ * As strict as weir's own, which gets the pieces: what weir would refuse must not be soaked as
+ * something else. No message repeats a value: a password with a forgotten escape may stand
+ * anywhere.
+ */
+
 static void put_unescaped(char *out, const char *what, const char *text, size_t length)
 {
     target_put(out, what, text, length);
-    target_unescape(out);
+    if (!target_unescape(out))
+        target_die("--mysql: %s has a '%%' that is not followed by two digits (write %%25 for "
+                   "itself)", what);
 }
 
 static enum target_tls tls_mode(const char *text)
@@ -33,7 +41,7 @@ static enum target_tls tls_mode(const char *text)
     if (!strcmp(text, "encrypt"))
         return TLS_ENCRYPT;
     if (strcmp(text, "verify"))
-        target_die("--mysql: tls is off, encrypt or verify, not '%s'", text);
+        target_die("--mysql: tls is off, encrypt or verify");
     return TLS_VERIFY;
 }
 
@@ -42,9 +50,10 @@ static void parse_setting(struct target *t, char *item)
     char *value = strchr(item, '=');
 
     if (!value)
-        target_die("--mysql: '%s' after the '?' lacks a value", item);
+        target_die("--mysql: after the '?' there is something that is not option=value");
     *value++ = 0;
-    target_unescape(value);
+    if (!target_unescape(value))
+        target_die("--mysql: '%.20s' has a '%%' that is not followed by two digits", item);
     if (!strcmp(item, "socket"))
         target_put(t->socket, item, value, strlen(value));
     else if (!strcmp(item, "tls"))
@@ -56,31 +65,28 @@ static void parse_setting(struct target *t, char *item)
     else if (!strcmp(item, "tls_key"))
         target_put(t->tls_key, item, value, strlen(value));
     else
-        target_die("--mysql: weir-soak does not know '%s' after the '?'", item);
+        target_die("--mysql: weir-soak does not know '%.20s' after the '?'; there are socket, tls, "
+                   "tls_ca, tls_cert and tls_key", item);
 }
 
-static void parse_host(struct target *t, const char *text, size_t length)
+static void parse_host(struct target *t, const char *text)
 {
-    const char *port = NULL;
+    const char *end = strchr(text, ':');
 
-    if (length && *text == '[') {
-        const char *end = memchr(text, ']', length);
+    if (*text == '[') {
+        end = strchr(text, ']');
         if (!end)
             target_die("--mysql: the '[' before the host is not closed");
-        target_put(t->host, "the host", text + 1, (size_t)(end - text - 1));
-        if (end + 1 < text + length && end[1] == ':')
-            port = end + 2;
+        put_unescaped(t->host, "the host", text + 1, (size_t)(end - text - 1));
+        end++;
+        if (*end && *end != ':')
+            target_die("--mysql: after the ']' there can be a port, or the end");
     } else {
-        const char *colon = memchr(text, ':', length);
-        put_unescaped(t->host, "the host", text, colon ? (size_t)(colon - text) : length);
-        port = colon ? colon + 1 : NULL;
+        if (end && strchr(end + 1, ':'))
+            target_die("--mysql: an IPv6 address stands in brackets: [::1]");
+        put_unescaped(t->host, "the host", text, end ? (size_t)(end - text) : strlen(text));
     }
-    t->port = 3306;
-    if (port && port < text + length) {
-        t->port = (unsigned)strtoul(port, NULL, 10);
-        if (!t->port || t->port > 65535)
-            target_die("--mysql: the port is no number from 1 to 65535");
-    }
+    t->port = end && *end ? target_port("--mysql", end + 1) : 3306;
 }
 
 static void parse_uri(struct target *t, const char *uri)
@@ -97,6 +103,9 @@ static void parse_uri(struct target *t, const char *uri)
     if (rest == copy)
         target_die("--mysql wants mysql://user@host:port/database");
 
+    if (strchr(rest + strcspn(rest, "/?#"), '@') || strchr(rest, '#'))
+        target_die("--mysql: '@', '/', '?' and '#' in the user or password must be written %%40, "
+                   "%%2F, %%3F and %%23");
     char *settings = strchr(rest, '?');
     if (settings) {
         *settings++ = 0;
@@ -119,7 +128,7 @@ static void parse_uri(struct target *t, const char *uri)
         }
         put_unescaped(t->user, "the user", rest, strlen(rest));
     }
-    parse_host(t, host, strlen(host));
+    parse_host(t, host);
     explicit_bzero(copy, strlen(uri));
     free(copy);
     if (!t->user[0] || !t->database[0] || !(t->host[0] || t->socket[0]))

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "soak.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -101,7 +102,8 @@ static uint64_t number(const char *option, const char *text, uint64_t min, uint6
 
     errno = 0;
     value = strtoull(text, &end, 0);
-    if (errno || end == text || *end || *text == '-' || value < min || value > max)
+    if (errno || end == text || *end || !isdigit((unsigned char)*text) || value < min ||
+        value > max)
         die("--%s is a number from %llu to %llu, not '%s'", option, (unsigned long long)min,
             (unsigned long long)max, text);
     return value;

@@ -120,7 +120,8 @@ struct target {
 /* What follows exits with status 2 and the reason if it cannot. */
 void target_die(const char *fmt, ...) WEIR_PRINTF(1, 2) __attribute__((noreturn));
 void target_put(char *out, const char *what, const char *text, size_t length);
-void target_unescape(char *text); /* percent-escapes, in place */
+bool target_unescape(char *text); /* percent-escapes, in place; false for what is none */
+unsigned target_port(const char *option, const char *text); /* ends the program where it is none */
 void target_from_environment(char *out, const char *name);
 unsigned target_port_from_environment(const char *name);
 void target_password(struct target *t); /* from the file or the environment, if it has none */

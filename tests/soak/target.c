@@ -36,21 +36,32 @@ void target_put(char *out, const char *what, const char *text, size_t length)
     out[length] = 0;
 }
 
-void target_unescape(char *text)
+bool target_unescape(char *text)
 {
     char *to = text;
 
     for (const char *from = text; *from; from++) {
-        unsigned byte;
-        if (*from == '%' && isxdigit((unsigned char)from[1]) && isxdigit((unsigned char)from[2]) &&
-            sscanf(from + 1, "%2x", &byte) == 1) {
-            *to++ = (char)byte;
+        unsigned byte = (unsigned char)*from;
+        if (byte == '%') {
+            if (!isxdigit((unsigned char)from[1]) || !isxdigit((unsigned char)from[2]) ||
+                sscanf(from + 1, "%2x", &byte) != 1 || !byte)
+                return false;
             from += 2;
-        } else {
-            *to++ = *from;
         }
+        *to++ = (char)byte;
     }
     *to = 0;
+    return true;
+}
+
+unsigned target_port(const char *option, const char *text)
+{
+    char         *end;
+    unsigned long port = strtoul(text, &end, 10);
+
+    if (!isdigit((unsigned char)*text) || *end || !port || port > 65535)
+        target_die("%s: the port is no number from 1 to 65535", option);
+    return (unsigned)port;
 }
 
 bool target_is_loopback(const char *host)
