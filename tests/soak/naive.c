@@ -23,6 +23,8 @@ static struct {
         void                 *connection;
     } *kept; /* what nobody closes */
     unsigned    count;
+    unsigned    begun;  /* with those that are at it: another may begin while one is refused by a
+                           full queue, and each has its descriptor */
     uint64_t    served; /* leases, of a pool without a limit */
     bool        emfile;
     weir_group *lives;
@@ -63,11 +65,12 @@ static weir_status connect_and_keep(void *arg)
 {
     struct database *db = arg;
     char             why[256] = "";
+    unsigned         before = naive.begun++;
     void            *connection = db->dialect->connect(db, why, sizeof why);
 
     if (!connection) {
         /* The libraries tell the kernel's errno in their words, or not at all. */
-        ended(naive.count, strstr(why, "(24)") || strstr(why, "Too many open files") ||
+        ended(before, strstr(why, "(24)") || strstr(why, "Too many open files") ||
               naive_is_at_the_limit(), "the next one could not connect", why);
         return WEIR_FAILED;
     }
@@ -190,7 +193,7 @@ static void tell(const char *mode)
         printf("It did not come to an end by itself: %s coroutines ran%s.\n",
                grouped(soak.lives, a), soak.lives ? "" : " (see the messages above)");
     else
-        printf("%s when %s of %s coroutines had got a connection: %s\n",
+        printf("%s when %s of %s coroutines had taken descriptors for a connection: %s\n",
                naive.emfile ? "EMFILE" : "The end", grouped(soak.ended_after, a),
                grouped(soak.options.coroutines, b), soak.ended_by);
     if (budget.exhausted)
