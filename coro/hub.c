@@ -227,8 +227,8 @@ void hub_end_adopted(weir_task *task)
 static weir_status run_to_the_end(weir_hub *hub, struct program *program)
 {
     hub->program = program;
-    hub->main_task =
-        weir_spawn_with(NULL, &(weir_spawn_opts){ .name = "main" }, main_body, program);
+    hub->main_task = weir_spawn_at(NULL, &(weir_spawn_opts){ .name = "main" }, main_body, program,
+                                   "weir_run()");
     if (!hub->main_task)
         return WEIR_NOMEM;
     hub->reactor->ops->run(hub->reactor);

@@ -40,7 +40,7 @@ struct weir_task {
     int64_t          limit_ns; /* the earliest deadline of its scopes */
     bool             canceled;
     bool             shielded;
-    bool             no_yield; /* in an exit hook or a destructor */
+    bool             no_yield; /* in an exit hook, a destructor, an event's callback */
 
     /* what a switch touches */
     bool             woken;    /* between its ticket and its park */

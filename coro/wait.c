@@ -133,7 +133,7 @@ void weir_wake(weir_waker waker)
 static weir_status refuse_park(const char *why)
 {
     LOG(WEIR_LOG_ERROR, "waiting for %s where nothing may wait: %s", why,
-        task_here() ? "in a callback, an exit hook or a destructor" : "outside of a coroutine");
+        task_here() ? "in an exit hook, a destructor or a callback" : "outside of a coroutine");
     return WEIR_USAGE;
 }
 

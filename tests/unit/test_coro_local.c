@@ -293,7 +293,7 @@ static void waiting_in_a_hook_or_destructor_is_refused_and_reported(void **state
     hook_is_over = false;
     run_world(wait_where_nothing_may, &in_hook);
     assert_int_equal(in_hook, 2);
-    assert_int_equal(log_took("where nothing may wait: in a callback, an exit hook or a destructor"), 6);
+    assert_int_equal(log_took("nothing may wait: in an exit hook, a destructor or a callback"), 6);
 }
 
 /* ---- in reserve --------------------------------------------------------------------- */

@@ -186,6 +186,7 @@ static weir_status introduce(void *arg)
     (void)arg;
     HOLDS_EQ(weir_task_id(weir_self()), 1);
     HOLDS(strcmp(weir_task_name(weir_self()), "main") == 0);
+    HOLDS(strcmp(weir_task_site(weir_self()), "weir_run()") == 0);
     HOLDS_EQ(weir_group_new(NULL, &group, NULL), WEIR_OK);
     weir_status well = WEIR_OK;
     weir_task  *nameless = weir_spawn(group, return_what_i_am_told, &well);
