@@ -10,6 +10,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -377,6 +378,21 @@ static void check_together(const struct options *o, unsigned databases)
             o->concurrency, o->cap, 4 * o->cap * databases);
 }
 
+/* Now, and not when minutes have been spent on what could not be written down then. */
+static void check_report(const char *option, const char *path)
+{
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+
+    if (fd >= 0)
+        unlink(path); /* it was not there, and shall not be before it is written */
+    else if (path)
+        fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (path && fd < 0 && errno != ENXIO) /* a FIFO that nobody reads yet */
+        die("--%s: %s cannot be written: %s", option, path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
 static uint64_t seed_of_now(void)
 {
     struct timespec ts;
@@ -408,6 +424,8 @@ void options_read(struct options *out, int argc, char **argv)
     unsigned databases = settle_databases(out);
     settle_numbers(out, databases);
     check_together(out, databases);
+    check_report("json", out->json);
+    check_report("html", out->html);
     if (only_check)
         exit(0);
 }

@@ -63,6 +63,10 @@ refuse_options()
     done
     refused "could not be read" --mysql mysql://u@127.0.0.1/db --password-file "$dir/none"
     refused "no URI was given" --db mysql
+    refused "--json: $dir/none/report cannot be written: No such file" --json "$dir/none/report"
+    refused "--html: $dir cannot be written" --html "$dir"
+    "$soak" --check-options --json "$dir/report" --html /dev/full || complain "good ones are refused"
+    [[ ! -e $dir/report ]] || complain "a look at the options made a file"
 }
 
 refuse_uris()
@@ -182,6 +186,7 @@ runs_out()
 
 case $part in
 options)
+    unset WEIR_MYSQL_PORT WEIR_MONGO_PORT WEIR_SOAK_PASSWORD # a server would be soaked
     refuse_options
     refuse_uris
     ;;
