@@ -18,8 +18,8 @@
 WEIR_BEGIN_DECLS
 
 typedef enum weir_tls {
-    WEIR_TLS_DEFAULT = 0, /* Unix socket and loopback: off, unless tls_ca, tls_cert, tls_key or tls_name
-                             is given. Any other address: WEIR_TLS_VERIFY */
+    WEIR_TLS_DEFAULT = 0, /* Unix socket and loopback: off, unless tls_ca, tls_cert, tls_key or
+                             tls_name is given. Any other address: WEIR_TLS_VERIFY */
     WEIR_TLS_OFF,         /* plain text */
     WEIR_TLS_ENCRYPT,     /* encrypted, but to whoever answers: no certificate is checked */
     WEIR_TLS_VERIFY       /* the certificate must come from tls_ca and name the host */
