@@ -232,15 +232,32 @@ static void spawn_the_two(weir_group *group, struct switcher *two)
 #if defined(__x86_64__) && !defined(CONTEXT_TSAN)
 enum { CAN_STEP = 1 };
 
-/* Past the red zone: what is below the stack pointer may be the caller's. */
-static inline void step(bool on)
+/* The flag can only be had by way of the stack, and the handler walks the stack after each of these
+   instructions, too: so they are a function that says at each how its frame stands. */
+__asm__(".text\n"
+        "midswitch_step_on:\n"
+        "\t.cfi_startproc\n"
+        "\tpushfq\n\t.cfi_adjust_cfa_offset 8\n"
+        "\torq $0x100, (%rsp)\n"
+        "\tpopfq\n\t.cfi_adjust_cfa_offset -8\n"
+        "\tret\n"
+        "\t.cfi_endproc\n"
+        "midswitch_step_off:\n"
+        "\t.cfi_startproc\n"
+        "\tpushfq\n\t.cfi_adjust_cfa_offset 8\n"
+        "\tandq $-257, (%rsp)\n"
+        "\tpopfq\n\t.cfi_adjust_cfa_offset -8\n"
+        "\tret\n"
+        "\t.cfi_endproc\n");
+void step_on(void) __asm__("midswitch_step_on");
+void step_off(void) __asm__("midswitch_step_off");
+
+static void step(bool on)
 {
     if (on)
-        __asm__ volatile("sub $128, %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\t"
-                         "add $128, %%rsp" ::: "memory", "cc");
+        step_on();
     else
-        __asm__ volatile("sub $128, %%rsp\n\tpushfq\n\tandq $-257, (%%rsp)\n\tpopfq\n\t"
-                         "add $128, %%rsp" ::: "memory", "cc");
+        step_off();
 }
 #else
 enum { CAN_STEP = 0 }; /* ThreadSanitizer's runtime is no place for a handler */
