@@ -320,7 +320,7 @@ void group_member_done(weir_group *group, weir_task *task)
     if (failed && group == group->hub->root)
         LOG(WEIR_LOG_WARN, "detached %s %llu, spawned at %s, ended with %s", weir_task_name(task),
             (unsigned long long)task->id, task->site, weir_status_name(task->status));
-    list_unlink(&task->link);
+    list_drop(&task->link);
     if (group->askers.first_) {
         member = describe(task);
         if (!keeps(group, task->status, true))
@@ -330,7 +330,7 @@ void group_member_done(weir_group *group, weir_task *task)
     if (keeps(group, task->status, told))
         roll_append(&group->ended, &task->link, told);
     else
-        task_forget(task);
+        task_recycle(task);
     drop_place(group);
 }
 
@@ -369,7 +369,7 @@ static bool next_untold(weir_group *group, weir_member *out)
         *out = describe(LIST_OF(ended, weir_task, link));
         if (forget) {
             roll_forget(&group->ended, ended);
-            task_forget(out->task);
+            task_recycle(out->task);
             out->task = NULL;
         }
     }

@@ -262,7 +262,8 @@ static inline weir_task *hub_pick(weir_hub *hub)
 /* task.c */
 weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void *arg,
                     const char *site, weir_error *err);
-void task_forget(weir_task *task); /* a done task's record */
+void task_forget(weir_task *task);  /* a done task's record, which is on its group's list */
+void task_recycle(weir_task *task); /* ... or on none */
 void task_make_context(weir_task *task);
 void task_joiners(weir_task *task, void (*fn)(weir_task *joiner, void *arg), void *arg);
 void tasks_free(weir_hub *hub);

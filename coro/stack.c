@@ -189,7 +189,7 @@ static char *map_slab(size_t stride)
     return base;
 }
 
-static weir_status add_slab(struct depot *depot, weir_error *err)
+weir_status depot_grow(struct depot *depot, weir_error *err)
 {
     struct slab *slab = record_take(depot);
     if (!slab)
@@ -208,6 +208,7 @@ static weir_status add_slab(struct depot *depot, weir_error *err)
     for (int i = PER_SLAB - 1; i >= 0; i--) {
         struct stack *stack = &slab->stacks[i];
         stack->slab = slab;
+        stack->in_use = &slab->in_use;
         stack->low = base + (size_t)i * stride + GUARD;
         stack->number = context_stack_register(stack->low, (char *)stack->low + depot->size - 1);
         list_prepend(&depot->free, &stack->link);
@@ -247,19 +248,6 @@ static void retire_slab(struct depot *depot, struct slab *slab)
 }
 
 /* ---- taken and given back ------------------------------------------------------------- */
-
-struct stack *stack_take(struct depot *depot, weir_error *err)
-{
-    if (list_empty(&depot->free) && add_slab(depot, err) != WEIR_OK)
-        return NULL;
-
-    struct stack *stack = LIST_OF(depot->free.next, struct stack, link);
-    list_drop(&stack->link);
-    stack->slab->in_use++;
-    depot->free_count--;
-    depot->in_use++;
-    return stack;
-}
 
 static bool is_used(const struct depot *depot, const struct stack *stack, unsigned place)
 {

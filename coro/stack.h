@@ -21,6 +21,7 @@ struct stack {
     struct list  link;   /* in its depot's free list */
     void        *low;    /* the lowest usable byte; the guard is just below */
     struct slab *slab;
+    unsigned    *in_use; /* how many of its slab's are */
     unsigned     number; /* the tools' name for it */
 };
 
@@ -43,8 +44,21 @@ size_t stack_round(size_t size);
 
 void          depot_init(struct depot *depot, size_t size);
 void          depot_free(struct depot *depot); /* none may be in use */
-struct stack *stack_take(struct depot *depot, weir_error *err);
+weir_status   depot_grow(struct depot *depot, weir_error *err); /* by a slab of free ones */
 void          stack_give(struct depot *depot, struct stack *stack); /* may be the caller's own */
+
+static inline struct stack *stack_take(struct depot *depot, weir_error *err)
+{
+    if (list_empty(&depot->free) && depot_grow(depot, err) != WEIR_OK)
+        return NULL;
+
+    struct stack *stack = LIST_OF(depot->free.next, struct stack, link);
+    list_drop(&stack->link);
+    ++*stack->in_use;
+    depot->free_count--;
+    depot->in_use++;
+    return stack;
+}
 
 /* Does this address lie in the guard of any stack of the process? Async-signal-safe. */
 bool stack_guard_hit(uintptr_t address, size_t *size);

@@ -230,7 +230,8 @@ static void end_spawned(weir_hub *hub, weir_task *task)
     tell_joiners(task);
     /* Nobody spawns between this and the switch away, so the stack we stand on stays ours. */
     give_stack_back(task);
-    weir_alarm_stop(&task->alarm);
+    if (task->alarm.slot)
+        weir_alarm_stop(&task->alarm);
     alarm_give_back(hub);
     group_member_done(task->group, task);
 }
@@ -332,9 +333,14 @@ weir_task *task_new(weir_hub *hub, const weir_spawn_opts *opts, weir_fn fn, void
     return task;
 }
 
+void task_recycle(weir_task *task)
+{
+    record_give(task->hub, task);
+}
+
 void task_forget(weir_task *task)
 {
-    list_unlink(&task->link);
+    list_drop(&task->link);
     record_give(task->hub, task);
 }
 
