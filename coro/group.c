@@ -214,7 +214,8 @@ static void drop_place(weir_group *group)
     }
     if (--group->count > 0)
         return;
-    wake_all(&group->waiters);
+    if (!list_empty(&group->waiters))
+        wake_all(&group->waiters);
     waitq_tell_all(&group->askers, WEIR_CLOSED);
 }
 

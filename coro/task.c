@@ -225,7 +225,7 @@ static void end_reserved(weir_hub *hub, weir_task *task)
 static void end_spawned(weir_hub *hub, weir_task *task)
 {
     task->state = TASK_DONE;
-    if (--hub->live <= 1)
+    if (--hub->live <= 1 && hub->last_one_waits.task)
         weir_wake(hub->last_one_waits);
     tell_joiners(task);
     /* Nobody spawns between this and the switch away, so the stack we stand on stays ours. */
