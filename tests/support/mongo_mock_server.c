@@ -307,6 +307,19 @@ static void note_peer(struct conn *c)
     X509_free(cert);
 }
 
+/* A refusal is read to the end by whom it is for: closing a socket with a request unread would be a
+   reset, with which the kernel drops the alert. */
+static void part_gently(struct conn *c)
+{
+    struct timeval second = { 1, 0 };
+    char           rest[512];
+
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
+    shutdown(c->fd, SHUT_WR);
+    while (recv(c->fd, rest, sizeof rest, 0) > 0)
+        continue;
+}
+
 static void *conn_main(void *arg)
 {
     struct conn *c = arg;
@@ -320,6 +333,8 @@ static void *conn_main(void *arg)
         serve(c);
     } else if (atomic_load(&c->over)) {
         drain(c);
+    } else {
+        part_gently(c);
     }
     conns_remove(c);
     count_as_closed(c);
